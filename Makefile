@@ -1,0 +1,115 @@
+# k3s-vm. `make help` lists the targets.
+#
+#   BUILD=debug|release|asan   release is the default
+#   CC=clang                   another compiler
+#   V=1                        show the commands
+#   WERROR=1                   warnings are errors (CI sets it)
+#   PREFIX, DESTDIR            for install
+
+BUILD   ?= release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= cc
+VERSION := 0.1.0
+
+O := build/$(BUILD)
+
+CPPFLAGS_ALL := -D_GNU_SOURCE -DK3S_VM_VERSION='"$(VERSION)"' -Iinclude $(CPPFLAGS)
+CFLAGS_WARN  := -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wshadow
+CFLAGS_debug   := -O0 -g
+CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+CFLAGS_ALL   := -std=c17 $(CFLAGS_WARN) $(if $(WERROR),-Werror) $(CFLAGS_$(BUILD)) $(CFLAGS)
+LDFLAGS_release := -Wl,-z,relro,-z,now
+LDFLAGS_asan    := -fsanitize=address,undefined
+LDFLAGS_ALL  := -Wl,--as-needed $(LDFLAGS_$(BUILD)) $(LDFLAGS)
+
+# Linked in: small, needed by nearly every command. Loaded when first used (include/k3s-vm/library.h):
+# libcurl, libssh, libarchive, libcrypto; of those only the headers are needed here.
+LINKED := libcjson yaml-0.1 libseccomp
+LOADED := libcurl libssh libarchive libcrypto
+CPPFLAGS_ALL += $(shell pkg-config --cflags $(LINKED) $(LOADED))
+LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
+
+BASE := err buf strv fs proc proc_run loop progress library
+TOOLS := json yaml digest archive http http_download remote remote_exec remote_copy qmp
+DOMAIN := project config config_file state registry listeners ports host accel guest image payload qemu vm \
+	supervisor supervise kube kubeconfig lifecycle ready
+COMMANDS := main ui command
+
+SOURCES := $(BASE:%=src/base/%.c) $(TOOLS:%=src/tools/%.c) $(DOMAIN:%=src/domain/%.c) $(COMMANDS:%=src/commands/%.c)
+SOURCES := $(wildcard $(SOURCES))
+OBJECTS := $(SOURCES:%.c=$O/%.o) $O/embedded.o
+LIBRARY := $O/libk3s-vm.a
+
+UNIT_TESTS := $(wildcard tests/unit/*_test.c)
+UNIT_BINARIES := $(UNIT_TESTS:tests/unit/%.c=$O/tests/%)
+
+ifeq ($(V),1)
+Q :=
+else
+Q := @
+endif
+say = $(if $(Q),@printf '  %-6s %s\n' '$1' '$2')
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+.PHONY: all
+all: bin/k3s-vm bin/kubectl bin/k9s ## build bin/k3s-vm, bin/kubectl, bin/k9s
+
+# The name a build goes by is part of the path, so switching BUILD relinks.
+bin/k3s-vm: $O/k3s-vm
+	$(Q)mkdir -p bin
+	$(Q)cp -f $< $@.new && mv -f $@.new $@
+
+bin/kubectl bin/k9s: bin/k3s-vm
+	$(Q)ln -sf k3s-vm $@
+
+$O/k3s-vm: $(OBJECTS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS)
+ifeq ($(BUILD),release)
+	$(Q)strip $@
+endif
+
+$O/%.o: %.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# The guests' and payloads' own files travel inside the program, as a tar with nothing in it that differs
+# from machine to machine.
+EMBEDDED := $(shell find src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
+$O/embedded.tar: $(EMBEDDED) Makefile
+	$(call say,TAR,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w \
+		-C src -cf $@ guest payload
+
+$O/embedded.o: src/embedded.S $O/embedded.tar
+	$(call say,AS,$<)
+	$(Q)$(CC) -DEMBEDDED_TAR='"$O/embedded.tar"' -c -o $@ $<
+
+$(LIBRARY): $(filter-out $O/src/commands/main.o,$(OBJECTS))
+	$(Q)rm -f $@
+	$(Q)ar rcs $@ $^
+
+$O/tests/%: tests/unit/%.c $(LIBRARY)
+	$(call say,TEST,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) -lcmocka $(LDLIBS)
+
+.PHONY: unit
+unit: $(UNIT_BINARIES) ## build and run the unit tests
+	$(Q)status=0; for t in $(UNIT_BINARIES); do $$t || status=1; done; exit $$status
+
+.PHONY: help
+help: ## list the targets
+	$(Q)awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: clean
+clean: ## remove everything that was built
+	$(Q)rm -rf build bin
+
+-include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d)

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The project's configuration: PROJECT/.k3s-vm/config, KEY=VALUE lines that bash could source but that
+ * are never executed. Values may be bare, 'single' or "double" quoted (with \" \\ \$ \`); `export` and
+ * comments are allowed; expansions, command substitutions, arrays and continued lines are errors with the
+ * line's number. Environment variables of the same names win over the file. Unknown keys are kept (and said
+ * once with --debug); comments, order and unknown lines survive a save.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <k3s-vm/project.h>
+#include <k3s-vm/strv.h>
+
+struct forward {
+        uint16_t host_port; /* on 127.0.0.1 */
+        uint16_t guest_port;
+};
+
+struct config {
+        char *vm_name;            /* VM_NAME: DNS label, 1..63 of a-z 0-9 -, also the host name and node name */
+        unsigned cpus;            /* VM_CPUS: 1..256 */
+        unsigned memory_mib;      /* VM_MEMORY: 2048..1048576 */
+        unsigned disk_gib;        /* VM_DISK: 10..65536 */
+        uint16_t api_port;        /* API_PORT */
+        uint16_t ssh_port;        /* SSH_PORT */
+        uint16_t web_port;        /* WEB_PORT: config, environment or PROJECT/.env */
+        uint16_t web_node_port;   /* WEB_NODE_PORT: the guest's side; default WEB_PORT if in 30000..32767, else 30080 */
+        char *flavor;             /* FLAVOR: auto, nixos, debian, cloud, or a folder with guest.json */
+        char *k3s_version;        /* K3S_VERSION: stable, latest, a channel, vX.Y.Z+k3sN, a path, offline, none */
+        char *k3s_args;           /* K3S_ARGS: more arguments for `k3s server`, words separated by blanks */
+        char *k3s_images;         /* K3S_AIRGAP_IMAGES: path of an image archive to side-load, "" none */
+        char *accel;              /* ACCEL: auto, kvm, tcg */
+        char *kubeconfig_path;    /* KUBECONFIG_PATH, relative to the project */
+        char *web_env_path;       /* WEB_ENV_PATH, relative to the project */
+        char *dns;                /* DNS: an IPv4 address for the guest's resolver, "" the host's */
+        struct forward *forwards; /* FORWARDS: "HOST:GUEST ..." beside API, SSH and web */
+        size_t n_forwards;
+        bool api_port_default, ssh_port_default, web_port_default; /* nobody set it: may be moved */
+        const char *sources[32];                                   /* by position in config_keys(); static strings */
+};
+
+void config_free(struct config *c);
+DEFINE_FREEP(struct config, config_free)
+#define _cleanup_config_ _cleanup_(config_freep)
+
+/* Reads and validates. A missing file gives the defaults. Errors are ERR_USAGE with file, line and key.
+ * The file is at most 1 MiB of text. */
+int config_load(const struct project *p, struct config **ret, struct error *err);
+
+/* Checks "KEY=VALUE" pairs against everything config_load() checks, together with what is there, and then
+ * writes them, atomically, 0600, all or none. Creates the file (with a comment at its head) when missing. */
+int config_set(const struct project *p, const char *const *assignments, struct error *err);
+
+/* One documented key, for `configure` and help. */
+struct config_key {
+        const char *name;
+        const char *default_text; /* as shown */
+        const char *help;
+        enum { CONFIG_LIVE, CONFIG_RESTART, CONFIG_RESET } takes_effect;
+};
+const struct config_key *config_keys(size_t *ret_n);
+/* The value of @key as text; the caller frees; NULL for an unknown key. */
+char *config_value(const struct config *c, const char *key);
+/* Where a value comes from: "default", "config", "environment", ".env". */
+const char *config_source(const struct config *c, const char *key);

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HTTPS (libcurl behind it). A client keeps its connection between requests. TLS is always verified:
+ * against the system's authorities (CURL_CA_BUNDLE and the proxy variables are honoured), or against
+ * one given authority, as for a cluster's API.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <k3s-vm/buf.h>
+#include <k3s-vm/err.h>
+#include <k3s-vm/progress.h>
+
+struct http;
+
+struct http_identity {
+        const char *ca_pem;   /* NULL: the system's authorities */
+        const char *cert_pem; /* client certificate and key, both or neither */
+        const char *key_pem;
+};
+
+/* The strings of @identity are copied. NULL: the system's authorities and no client certificate. */
+int http_new(const struct http_identity *identity, struct http **ret, struct error *err);
+void http_free(struct http *h);
+DEFINE_FREEP(struct http, http_free)
+#define _cleanup_http_ _cleanup_(http_freep)
+
+struct http_request {
+        const char *method;         /* NULL: GET */
+        const char *url;            /* https://… ; http://… only to 127.0.0.1 */
+        const char *const *headers; /* NULL or "Name: value" strings */
+        const void *body;           /* NULL: none */
+        size_t body_len;
+        unsigned connect_timeout_ms; /* 0: 10 s */
+        unsigned timeout_ms;         /* whole request; 0: 30 s */
+        size_t max_body;             /* bytes; 0: 16 MiB */
+        bool follow_redirects;       /* at most 10, HTTPS only */
+};
+
+struct http_response {
+        long status; /* 200, 404, ... */
+        struct buf body;
+        char *location; /* the URL that finally answered; owned */
+};
+#define HTTP_RESPONSE_INIT ((struct http_response){0})
+void http_response_clear(struct http_response *r);
+#define _cleanup_http_response_ _cleanup_(http_response_clear)
+
+/* 0 when a response came, whatever its status. -ECONNREFUSED, -ETIMEDOUT (ERR_TIMEOUT), -EPROTO for TLS
+ * and protocol failures; -E2BIG for a body over the bound. */
+int http_perform(struct http *h, const struct http_request *request, struct http_response *ret, struct error *err);
+
+struct http_download {
+        const char *url;
+        const char *path;   /* where the whole file goes, atomically; "PATH.part" until then */
+        const char *sha256; /* 64 hex characters expected; NULL: not checked */
+        mode_t mode;
+        unsigned stall_timeout_ms; /* no byte for that long is a failure; 0: 30 s */
+        unsigned attempts;         /* tries with growing pauses for what can pass; 0: 4 */
+        struct progress *progress;
+        struct progress_phase *phase;
+};
+/* Downloads with resume by range, hashing while it streams. A wrong hash removes the partial file and is
+ * -EBADMSG; a 404 is -ENOENT; a missing network -ENETUNREACH. */
+int http_download(struct http *h, const struct http_download *download, struct error *err);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QEMU's argument vector, from configuration and guest. A pure function: it looks at no file and no
+ * process, and knows no flavor by name. Paths may hold any byte but NUL: values that could hold a comma go
+ * in as JSON (-blockdev, -chardev, -fw_cfg with doubled commas), never unquoted.
+ */
+#pragma once
+
+#include <k3s-vm/config.h>
+#include <k3s-vm/guest.h>
+#include <k3s-vm/project.h>
+#include <k3s-vm/strv.h>
+
+struct qemu_spec {
+        const struct project *project;
+        const struct config *config;
+        const struct guest *guest;
+        const char *program; /* "qemu-system-x86_64" */
+        const char *machine; /* "pc-q35-7.2" */
+        const char *uuid;
+        const char *runtime_dir;  /* sockets */
+        const char *payload_path; /* NULL: none */
+        const char *machine_id;   /* 32 hexadecimal digits */
+        bool kvm;
+        /* systemd credentials: name and the file that holds it. */
+        const struct qemu_credential {
+                const char *name;
+                const char *path;
+        } * credentials;
+        size_t n_credentials;
+};
+void qemu_argv(const struct qemu_spec *spec, struct strv *ret);
+
+/* Names of the sockets in the runtime folder. */
+#define QEMU_QMP_SUPERVISOR "qmp-supervisor.sock"
+#define QEMU_QMP_COMMANDS "qmp.sock"
+
+/* The newest versioned q35 machine type of the installed QEMU ("pc-q35-7.2"), asked of QEMU once and kept
+ * in @cache_dir by the program's path, size and mtime. */
+int qemu_machine(const char *program, const char *cache_dir, char **ret, struct error *err);
+/* qemu-img create of a qcow2 disk; refuses to overwrite. Grown with qemu-img resize. */
+int qemu_create_disk(const char *path, unsigned gib, struct error *err);
+int qemu_grow_disk(const char *path, unsigned gib, struct error *err);

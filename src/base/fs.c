@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <k3s-vm/fs.h>
+
+char *path_join_(const char *first, ...) {
+        _cleanup_buf_ struct buf b = BUF_INIT(0);
+        buf_puts(&b, first);
+        va_list ap;
+        va_start(ap, first);
+        for (const char *part = va_arg(ap, const char *); part; part = va_arg(ap, const char *)) {
+                while (*part == '/')
+                        part++;
+                if (b.len == 0 || b.data[b.len - 1] != '/')
+                        buf_puts(&b, "/");
+                buf_puts(&b, part);
+        }
+        va_end(ap);
+        return buf_take(&b);
+}
+
+const char *path_base(const char *path) {
+        const char *slash = strrchr(path, '/');
+        return slash ? slash + 1 : path;
+}
+
+char *path_parent(const char *path) {
+        const char *slash = strrchr(path, '/');
+        if (!slash)
+                return xstrdup(".");
+        return slash == path ? xstrdup("/") : xstrndup(path, (size_t)(slash - path));
+}
+
+int fs_read(const char *path, size_t max, struct buf *ret, struct error *err) {
+        /* O_NONBLOCK so that a FIFO in a file's place cannot hang the program. */
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot open %s", path);
+        struct stat st;
+        if (fstat(fd, &st) < 0)
+                return err_errno(err, errno, "cannot read %s", path);
+        if (S_ISDIR(st.st_mode))
+                return err_errno(err, EISDIR, "cannot read %s", path);
+        if (!S_ISREG(st.st_mode))
+                return err_set(err, ERR_FAILED, EINVAL, "cannot read %s: it is not a regular file", path);
+        if (st.st_size > 0 && (uint64_t)st.st_size > max)
+                return err_set(err, ERR_FAILED, EFBIG, "cannot read %s: it is larger than %zu bytes", path, max);
+
+        _cleanup_buf_ struct buf b = BUF_INIT(max + 1);
+        for (;;) {
+                ssize_t n = buf_read(&b, fd);
+                if (n == 0)
+                        break;
+                if (n == -E2BIG || b.len > max)
+                        return err_set(err, ERR_FAILED, EFBIG, "cannot read %s: it is larger than %zu bytes", path,
+                                       max);
+                if (n < 0)
+                        return err_errno(err, (int)-n, "cannot read %s", path);
+        }
+        int r = buf_append(ret, b.data, b.len);
+        if (r < 0)
+                return err_errno(err, -r, "cannot read %s", path);
+        return 0;
+}
+
+static int write_all(int fd, const void *data, size_t len) {
+        const char *p = data;
+        while (len > 0) {
+                ssize_t n = write(fd, p, len);
+                if (n < 0) {
+                        if (errno == EINTR)
+                                continue;
+                        return -errno;
+                }
+                p += n;
+                len -= (size_t)n;
+        }
+        return 0;
+}
+
+static void sync_parent(const char *path) {
+        _cleanup_free_ char *parent = path_parent(path);
+        _cleanup_close_ int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0)
+                fsync(fd);
+}
+
+int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct error *err) {
+        _cleanup_free_ char *parent = path_parent(path);
+        _cleanup_free_ char *temporary = xasprintf("%s/.%s.XXXXXX", parent, path_base(path));
+        _cleanup_close_ int fd = mkostemp(temporary, O_CLOEXEC);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot write %s", path);
+        int r = write_all(fd, data, len);
+        if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0))
+                r = -errno;
+        if (r < 0) {
+                unlink(temporary);
+                return err_errno(err, -r, "cannot write %s", path);
+        }
+        sync_parent(path);
+        return 0;
+}
+
+int fs_mkdir_p(const char *path, mode_t mode, struct error *err) {
+        _cleanup_free_ char *copy = xstrdup(path);
+        for (char *p = copy + 1;; p++) {
+                if (*p != '/' && *p != '\0')
+                        continue;
+                char saved = *p;
+                *p = '\0';
+                if (mkdir(copy, mode) == 0)
+                        chmod(copy, mode); /* what the umask took away */
+                else if (errno != EEXIST && (saved == '\0' || !fs_is_dir(copy)))
+                        return err_errno(err, errno, "cannot create the folder %s", copy);
+                if (saved == '\0')
+                        break;
+                *p = saved;
+        }
+        if (!fs_is_dir(path))
+                return err_errno(err, ENOTDIR, "cannot create the folder %s", path);
+        return 0;
+}
+
+int fs_mkdir_private(const char *path, struct error *err) {
+        if (mkdir(path, 0700) == 0)
+                return 0;
+        if (errno != EEXIST)
+                return err_errno(err, errno, "cannot create the folder %s", path);
+        struct stat st;
+        if (lstat(path, &st) < 0)
+                return err_errno(err, errno, "cannot check the folder %s", path);
+        if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0022) != 0)
+                return err_set(err, ERR_HOST, EPERM, "%s is not a folder that belongs to this user alone", path);
+        return 0;
+}
+
+/* Removes what is below the folder @fd; consumes @fd. */
+static int remove_below(int fd) {
+        _cleanup_closedir_ DIR *dir = fdopendir(fd);
+        if (!dir) {
+                int r = -errno;
+                close(fd);
+                return r;
+        }
+        struct dirent *entry;
+        while ((errno = 0, entry = readdir(dir))) {
+                const char *name = entry->d_name;
+                if (str_eq(name, ".") || str_eq(name, ".."))
+                        continue;
+                if (unlinkat(dirfd(dir), name, 0) == 0 || errno == ENOENT)
+                        continue;
+                if (errno != EISDIR && errno != EPERM)
+                        return -errno;
+                /* A folder that its owner may not write (a root tree in a cache) is made writable first. */
+                int child = openat(dirfd(dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                if (child < 0)
+                        return -errno;
+                fchmod(child, 0700);
+                int r = remove_below(child);
+                if (r < 0)
+                        return r;
+                if (unlinkat(dirfd(dir), name, AT_REMOVEDIR) < 0)
+                        return -errno;
+        }
+        return -errno;
+}
+
+int fs_remove_tree(const char *path, struct error *err) {
+        if (unlink(path) == 0 || errno == ENOENT)
+                return 0;
+        if (errno != EISDIR && errno != EPERM)
+                return err_errno(err, errno, "cannot remove %s", path);
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot remove %s", path);
+        int r = remove_below(fd);
+        if (r == 0 && rmdir(path) < 0)
+                r = -errno;
+        return r < 0 ? err_errno(err, -r, "cannot remove %s", path) : 0;
+}
+
+int fs_unlink(const char *path, struct error *err) {
+        if (unlink(path) < 0 && errno != ENOENT)
+                return err_errno(err, errno, "cannot remove %s", path);
+        return 0;
+}
+
+bool fs_exists(const char *path) {
+        return access(path, F_OK) == 0;
+}
+
+bool fs_is_dir(const char *path) {
+        struct stat st;
+        return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int64_t fs_size(const char *path) {
+        struct stat st;
+        return stat(path, &st) < 0 ? -errno : st.st_size;
+}
+
+int64_t fs_allocated(const char *path) {
+        struct stat st;
+        return stat(path, &st) < 0 ? -errno : (int64_t)st.st_blocks * 512;
+}
+
+int fs_free_bytes(const char *path, uint64_t *ret, struct error *err) {
+        _cleanup_free_ char *existing = xstrdup(path);
+        while (!fs_exists(existing) && !str_eq(existing, "/") && !str_eq(existing, ".")) {
+                char *parent = path_parent(existing);
+                free(existing);
+                existing = parent;
+        }
+        struct statvfs st;
+        if (statvfs(existing, &st) < 0)
+                return err_errno(err, errno, "cannot tell the free space of %s", existing);
+        *ret = (uint64_t)st.f_bavail * st.f_frsize;
+        return 0;
+}
+
+int fs_lock(const char *path, unsigned timeout_ms, int *ret_fd, struct error *err) {
+        _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot open the lock %s", path);
+        uint64_t deadline = now_ms() + timeout_ms;
+        while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+                if (errno == EINTR)
+                        continue;
+                if (errno != EWOULDBLOCK)
+                        return err_errno(err, errno, "cannot lock %s", path);
+                if (timeout_ms == 0)
+                        return -EWOULDBLOCK;
+                if (now_ms() >= deadline)
+                        return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "%s stayed locked", path);
+                /* flock has no time limit of its own and a signal-based one would touch process state. */
+                nanosleep(&(struct timespec){.tv_nsec = 20 * 1000 * 1000}, NULL);
+        }
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+void fs_lock_note(int fd, const char *text) {
+        if (ftruncate(fd, 0) < 0 || pwrite(fd, text, strlen(text), 0) < 0)
+                return; /* only those who wait would have read it */
+}
+
+int fs_mkdtemp(const char *parent, const char *prefix, char **ret_path, struct error *err) {
+        _cleanup_free_ char *path = xasprintf("%s/%s.XXXXXX", parent, prefix);
+        if (!mkdtemp(path))
+                return err_errno(err, errno, "cannot create a temporary folder in %s", parent);
+        *ret_path = TAKE_PTR(path);
+        return 0;
+}
+
+char *fs_find_program(const char *name) {
+        if (strchr(name, '/'))
+                return access(name, X_OK) == 0 ? xstrdup(name) : NULL;
+        const char *search = getenv("PATH");
+        _cleanup_strv_ struct strv folders = {0};
+        strv_split(&folders, search ? search : "/usr/local/bin:/usr/bin:/bin", ":");
+        for (size_t i = 0; i < folders.len; i++) {
+                _cleanup_free_ char *path = path_join(folders.items[i], name);
+                struct stat st;
+                if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0)
+                        return TAKE_PTR(path);
+        }
+        return NULL;
+}
+
+static uint64_t clock_ms(clockid_t clock) {
+        struct timespec ts;
+        clock_gettime(clock, &ts);
+        return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+uint64_t now_ms(void) {
+        return clock_ms(CLOCK_MONOTONIC);
+}
+
+uint64_t wall_ms(void) {
+        return clock_ms(CLOCK_REALTIME);
+}
+
+char *time_rfc3339(time_t t) {
+        struct tm tm;
+        char text[sizeof("-2147481748-12-31T23:59:59Z")];
+        if (!gmtime_r(&t, &tm) || strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+                return xstrdup("?");
+        return xstrdup(text);
+}
