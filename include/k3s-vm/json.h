@@ -15,18 +15,27 @@
 struct json; /* opaque; a child belongs to its parent */
 
 #define JSON_MAX_BYTES (64U * 1024 * 1024)
+#define JSON_MAX_DEPTH 500                 /* objects and arrays in one another */
+#define JSON_INTEGER_MAX 9007199254740992. /* 2^53 */
 
 void json_free(struct json *j);
 DEFINE_FREEP(struct json, json_free)
 #define _cleanup_json_ _cleanup_(json_freep)
 
-/* Parses one value that fills the whole text (white space aside). The message gives line and column.
- * Nesting and size are bounded. */
+/* Parses one value that fills the whole text (white space aside), by RFC 8259's grammar; strings with a NUL
+ * character (\u0000) and numbers beyond a double's range are refused, UTF-8 is not checked, and of members with
+ * the same name a lookup finds the first. A bad text is -EBADMSG with line and column in the message; one over
+ * JSON_MAX_BYTES -E2BIG. */
 int json_parse(const char *text, size_t len, struct json **ret, struct error *err);
 /* Reads and parses a file of at most @max bytes. */
 int json_read_file(const char *path, size_t max, struct json **ret, struct error *err);
-/* The caller frees. @pretty: two-space indentation and a final newline. */
+/* The caller frees. @pretty: two-space indentation and a final newline; without it there is no newline at all, so
+ * that a value is one line. */
 char *json_print(const struct json *j, bool pretty);
+/* A number as json_print() writes it: integers up to 2^53 without an exponent, others with as many digits as it
+ * takes to read the same number back. */
+#define JSON_NUMBER_MAX 32 /* bytes, with the NUL */
+void json_format_number(double value, char text[static JSON_NUMBER_MAX]);
 
 /* Reading. */
 /* The member at the path of keys (the last argument is NULL), or NULL. */
@@ -41,6 +50,7 @@ bool json_bool_or(const struct json *j, bool fallback);
 bool json_is_object(const struct json *j);
 bool json_is_array(const struct json *j);
 bool json_is_null(const struct json *j);
+bool json_is_bool(const struct json *j);
 size_t json_len(const struct json *j); /* members or elements */
 struct json *json_at(const struct json *array, size_t index);
 /* Members and elements in order: json_first(j), json_next(child). */
@@ -48,7 +58,9 @@ struct json *json_first(const struct json *j);
 struct json *json_next(const struct json *child);
 const char *json_key(const struct json *child); /* NULL in an array */
 
-/* Writing. Setters replace a member of that name and copy strings; NULL strings are left out. */
+/* Writing. Setters replace a member of that name and copy strings; a NULL string or value is left out: there is
+ * no such member then. Setting a member of what is no object does nothing but free the value, and what would be
+ * returned is NULL. */
 struct json *json_new_object(void);
 struct json *json_new_array(void);
 struct json *json_new_string(const char *s);
