@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Guests and payloads that are built on this machine by a script that travels inside the program, and kept in
+ * the cache under the hash of everything that goes into them. All projects share them; two programs that want
+ * the same one build it once.
+ *
+ * A builder is a folder in src/ with a script `build`. `build --inputs` prints the lines that its result
+ * depends on beside its own files; `build OUTDIR` makes the result. On descriptor 3 it says `phase TEXT` and
+ * `progress DONE TOTAL`; what it writes to stdout and stderr is kept as a log. Status 6: the host lacks
+ * something, which the last lines name.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <k3s-vm/err.h>
+#include <k3s-vm/progress.h>
+#include <k3s-vm/project.h>
+
+struct image_builder {
+        const char *name;     /* "guest", "payload": phase name and cache folder */
+        const char *prefix;   /* of its files in the embedded tar: "guest/debian" */
+        const char *text;     /* "Debian guest", for people */
+        const char *complete; /* the file whose presence says that a result is whole: "guest.json" */
+        uint64_t room_bytes;  /* disk space a build needs, at most */
+};
+
+/* The folder with the result, from the cache or built now. The caller frees @ret_dir. @ret_built (may be NULL)
+ * says which. A build that is interrupted leaves nothing behind. */
+int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,
+                 char **ret_dir, bool *ret_built, struct error *err);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* Questions to the cluster's API. Kubeconfigs are in kubeconfig.c. */
+#include <errno.h>
+#include <string.h>
+
+#include <k3s-vm/kube.h>
+
+#define NODES_MAX_BYTES (16U * 1024 * 1024)
+
+struct kube {
+        struct http *http;
+        char *server;
+};
+
+int kube_new(const struct kubeconfig *k, struct kube **ret, struct error *err) {
+        const struct http_identity identity = {.ca_pem = k->ca_pem, .cert_pem = k->cert_pem, .key_pem = k->key_pem};
+        struct http *http = NULL;
+        int r = http_new(&identity, &http, err);
+        if (r < 0)
+                return r;
+        struct kube *kube = xcalloc(1, sizeof(*kube));
+        *kube = (struct kube){.http = http, .server = xstrdup(k->server)};
+        *ret = kube;
+        return 0;
+}
+
+void kube_free(struct kube *k) {
+        if (!k)
+                return;
+        http_free(k->http);
+        free(k->server);
+        free(k);
+}
+
+int kube_get(struct kube *k, const char *path, unsigned timeout_ms, struct buf *ret, struct error *err) {
+        _cleanup_free_ char *url = xasprintf("%s%s", k->server, path);
+        static const char *const headers[] = {"Accept: application/json", NULL};
+        const struct http_request request = {
+                        .url = url,
+                        .headers = headers,
+                        .connect_timeout_ms = timeout_ms,
+                        .timeout_ms = timeout_ms,
+                        .max_body = NODES_MAX_BYTES,
+        };
+        _cleanup_http_response_ struct http_response response = HTTP_RESPONSE_INIT;
+        int r = http_perform(k->http, &request, &response, err);
+        if (r < 0)
+                return r;
+        if (response.status == 401 || response.status == 403)
+                return err_set(err, ERR_FAILED, EACCES, "the API refuses the kubeconfig's client certificate (%ld)",
+                               response.status);
+        if (response.status >= 500)
+                return err_set(err, ERR_FAILED, EAGAIN, "the API answers %ld to %s", response.status, path);
+        if (response.status >= 400)
+                return err_set(err, ERR_FAILED, ENOENT, "the API answers %ld to %s", response.status, path);
+        if (ret && buf_append(ret, response.body.data, response.body.len) < 0)
+                return err_set(err, ERR_FAILED, E2BIG, "the API's answer to %s is too large", path);
+        return 0;
+}
+
+void nodes_clear(struct nodes *n) {
+        for (size_t i = 0; i < n->n; i++) {
+                free(n->items[i].name);
+                free(n->items[i].version);
+                free(n->items[i].roles);
+                free(n->items[i].reason);
+        }
+        free(n->items);
+        *n = (struct nodes){0};
+}
+
+/* "control-plane,master" from labels like node-role.kubernetes.io/master. */
+static char *roles_of(const struct json *labels) {
+        static const char prefix[] = "node-role.kubernetes.io/";
+        _cleanup_strv_ struct strv roles = {0};
+        for (struct json *label = json_first(labels); label; label = json_next(label))
+                if (str_starts(json_key(label), prefix))
+                        strv_push(&roles, json_key(label) + strlen(prefix));
+        return strv_join(&roles, ",");
+}
+
+static void read_node(const struct json *item, struct node_status *ret) {
+        *ret = (struct node_status){
+                        .name = xstrdup(json_string_or(json_get(item, "metadata", "name"), "?")),
+                        .version = xstrdup(json_string_or(json_get(item, "status", "nodeInfo", "kubeletVersion"), "?")),
+                        .roles = roles_of(json_get(item, "metadata", "labels")),
+        };
+        struct json *conditions = json_get(item, "status", "conditions");
+        for (struct json *c = json_first(conditions); c; c = json_next(c)) {
+                if (!str_eq(json_string(json_get(c, "type")), "Ready"))
+                        continue;
+                ret->ready = str_eq(json_string(json_get(c, "status")), "True");
+                if (!ret->ready)
+                        ret->reason = xstrdup(json_string_or(json_get(c, "message"), "not Ready"));
+        }
+        if (!ret->ready && !ret->reason)
+                ret->reason = xstrdup("the kubelet has not reported yet");
+}
+
+int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct error *err) {
+        _cleanup_buf_ struct buf body = BUF_INIT(NODES_MAX_BYTES);
+        int r = kube_get(k, "/api/v1/nodes", timeout_ms, &body, err);
+        if (r < 0)
+                return r;
+        _cleanup_json_ struct json *list = NULL;
+        r = json_parse(buf_str(&body), body.len, &list, err);
+        if (r < 0)
+                return err_wrap(err, "cannot read the list of nodes");
+        struct json *items = json_get(list, "items");
+        if (!json_is_array(items))
+                return err_set(err, ERR_FAILED, EPROTO, "the API's list of nodes has no items");
+        struct nodes nodes = {.items = xcalloc(json_len(items), sizeof(struct node_status))};
+        for (struct json *item = json_first(items); item; item = json_next(item))
+                read_node(item, &nodes.items[nodes.n++]);
+        *ret = nodes;
+        return 0;
+}
