@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SHA-256 and certificates (libcrypto behind them, which libssh and libcurl bring anyway).
+ * SHA-256 and certificates (libcrypto behind them, which libssh and libcurl bring anyway), base64 and random
+ * names (no library needed).
  */
 #pragma once
 
@@ -24,10 +25,12 @@ DEFINE_FREEP(struct digest, digest_free)
 int digest_bytes(const void *data, size_t len, char hex[static SHA256_HEX_LEN + 1], struct error *err);
 int digest_file(const char *path, char hex[static SHA256_HEX_LEN + 1], struct error *err);
 
-/* The end of validity of the first certificate in a PEM text. */
+/* The end of validity of the first certificate in a PEM text (other blocks before it are skipped). -EBADMSG:
+ * there is none. */
 int certificate_not_after(const char *pem, time_t *ret, struct error *err);
 /* Standard base64 (RFC 4648, section 4), decoded into @ret / encoded; the caller frees. White space in
- * the input is skipped. */
+ * the input is skipped; missing padding, other alphabets and text after the padding are -EBADMSG. A NUL that
+ * @ret_len does not count follows what was decoded. */
 int base64_decode(const char *text, char **ret, size_t *ret_len, struct error *err);
 char *base64_encode(const void *data, size_t len);
 /* @n random bytes as lower-case hexadecimal (getrandom); the caller frees. */
