@@ -24,6 +24,7 @@ struct project {
         char *data_disk;        /* VM/data.qcow2 */
         char *key_path;         /* VM/ssh_key, and .pub: for logging in */
         char *host_key_path;    /* VM/ssh_host_key, and .pub: the guest's own */
+        char *host_key_pub_path;
         char *known_hosts_path; /* VM/known_hosts: for OpenSSH */
         char *credentials_dir;  /* VM/credentials: files QEMU hands to the guest */
         char *cache_dir;        /* $XDG_CACHE_HOME/k3s-vm */

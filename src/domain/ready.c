@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
+#include <k3s-vm/ready.h>
+
+#define KVM_TIMEOUT_MS (180U * 1000)
+#define TCG_TIMEOUT_MS (600U * 1000)
+#define BANNER_TIMEOUT_MS 300U /* a probe that met a guest without network hangs: a new one costs nothing */
+#define PROBE_INTERVAL_MS 250U
+#define API_TIMEOUT_MS 10000U /* one answer of an API server that is busy starting under TCG */
+#define UNIT_CHECK_INTERVAL_MS 20000U
+#define UNIT_RESTARTS_MAX 5U
+#define KUBECONFIG_MAX_BYTES (1U << 20)
+#define K3S_KUBECONFIG "/etc/rancher/k3s/k3s.yaml"
+
+struct wait {
+        const struct ready *ready;
+        uint64_t begin_ms, deadline_ms;
+        struct progress_phase *phase;
+        struct remote *remote;
+        struct kubeconfig *kubeconfig;
+        struct kube *kube;
+        uint64_t unit_checked_ms;
+};
+
+struct remote_address ready_ssh_address(const struct project *p, const struct config *c) {
+        return (struct remote_address){
+                        .host = "127.0.0.1",
+                        .port = c->ssh_port,
+                        .user = "root",
+                        .key_path = p->key_path,
+                        .host_key_pub = p->host_key_pub_path,
+        };
+}
+
+char *kubeconfig_path(const struct project *p, const struct config *c) {
+        return c->kubeconfig_path[0] == '/' ? xstrdup(c->kubeconfig_path) : path_join(p->root, c->kubeconfig_path);
+}
+
+static void begin_phase(struct wait *w, const char *name, const char *text) {
+        w->phase = progress_begin(w->ready->progress, name, "%s", text);
+}
+
+/* Ends the phase and keeps its time, counted from the start of QEMU. */
+static void end_phase(struct wait *w, const char *name, const char *text) {
+        progress_end(w->ready->progress, w->phase, 1, "%s", text);
+        w->phase = NULL;
+        if (!w->ready->quick)
+                state_set_phase(w->ready->state, name, now_ms() - w->begin_ms);
+}
+
+static int died(const struct wait *w, struct error *err) {
+        int r = err_set(err, ERR_FAILED, ECHILD, "the VM ended while it was starting");
+        _cleanup_free_ char *detail = diagnose(w->ready->project, w->ready->config, false);
+        err_detail(err, detail);
+        err_hint(err, "look at everything it said: k3s-vm logs serial\ntry again: k3s-vm start");
+        return r;
+}
+
+static int too_long(const struct wait *w, const char *what, const struct error *last, struct error *err) {
+        _cleanup_free_ char *limit = str_duration_ms(w->deadline_ms - w->begin_ms);
+        int r = err_set(err, ERR_TIMEOUT, ETIMEDOUT, "%s within %s%s%s", what, limit, last->message ? ": " : "",
+                        last->message ? last->message : "");
+        _cleanup_free_ char *detail = diagnose(w->ready->project, w->ready->config, w->remote != NULL);
+        err_detail(err, detail);
+        err_hint(err,
+                 "the VM goes on; wait longer: k3s-vm start --timeout 1200\nlook inside: k3s-vm logs k3s, k3s-vm ssh");
+        return r;
+}
+
+/* The pause between two probes, ended early by what ends the whole wait. */
+static int pause_probe(struct wait *w, const char *what, const struct error *last, struct error *err) {
+        progress_update(w->ready->progress, w->phase, last->message, 0, 0, NULL);
+        int r = interrupt_wait(w->ready->vm->pidfd, PROBE_INTERVAL_MS, err);
+        if (r < 0)
+                return r;
+        if (r > 0)
+                return died(w, err);
+        if (now_ms() >= w->deadline_ms)
+                return too_long(w, what, last, err);
+        return 0;
+}
+
+static int wait_ssh(struct wait *w, struct error *err) {
+        begin_phase(w, "boot", "booting the guest");
+        for (;;) {
+                _cleanup_error_ struct error last = ERROR_INIT;
+                if (remote_probe_banner(w->ready->config->ssh_port, BANNER_TIMEOUT_MS, &last) == 0)
+                        break;
+                int r = pause_probe(w, "the guest did not answer on SSH", &last, err);
+                if (r < 0)
+                        return r;
+        }
+        end_phase(w, "boot", "guest booted, SSH answers");
+        return 0;
+}
+
+static int wait_login(struct wait *w, struct error *err) {
+        const struct remote_address address = ready_ssh_address(w->ready->project, w->ready->config);
+        for (;;) {
+                _cleanup_error_ struct error last = ERROR_INIT;
+                int r = remote_connect(&address, 20000, &w->remote, &last);
+                if (r == 0)
+                        return 0;
+                if (r == -EKEYREJECTED || r == -EACCES)
+                        return err_move(err, &last);
+                r = pause_probe(w, "the guest did not let us in over SSH", &last, err);
+                if (r < 0)
+                        return r;
+        }
+}
+
+/* One round of asking the guest for its kubeconfig; the guest itself waits a little for the file to appear. */
+static int read_kubeconfig(struct wait *w, struct error *err) {
+        _cleanup_buf_ struct buf out = BUF_INIT(KUBECONFIG_MAX_BYTES);
+        const struct remote_exec exec = {
+                        .command = "i=0; while [ ! -s " K3S_KUBECONFIG
+                                   " ] && [ $i -lt 5 ]; do sleep 0.4; i=$((i+1)); done; "
+                                   "cat " K3S_KUBECONFIG,
+                        .ret_stdout = &out,
+                        .timeout_ms = 30000,
+        };
+        int status = 0;
+        int r = remote_exec(w->remote, &exec, &status, err);
+        if (r < 0)
+                return r;
+        if (status != 0)
+                return err_set(err, ERR_FAILED, EAGAIN, "K3s has not written its kubeconfig yet");
+        struct kubeconfig *kubeconfig = NULL;
+        r = kubeconfig_parse(buf_str(&out), out.len, &kubeconfig, err);
+        if (r == 0)
+                r = kubeconfig_adapt(kubeconfig, w->ready->config->api_port, w->ready->config->vm_name, err);
+        if (r < 0) {
+                kubeconfig_free(kubeconfig);
+                return r;
+        }
+        kubeconfig_free(w->kubeconfig);
+        w->kubeconfig = kubeconfig;
+        kube_free(w->kube);
+        w->kube = NULL;
+        return kube_new(kubeconfig, &w->kube, err);
+}
+
+/* A K3s that keeps failing will not become Ready by waiting: say so at once. */
+static int check_unit(struct wait *w, struct error *err) {
+        if (now_ms() - w->unit_checked_ms < UNIT_CHECK_INTERVAL_MS)
+                return 0;
+        w->unit_checked_ms = now_ms();
+        _cleanup_buf_ struct buf out = BUF_INIT(4096);
+        const struct remote_exec exec = {
+                        .command = "systemctl show -p NRestarts --value k3s", .ret_stdout = &out, .timeout_ms = 10000};
+        int status = 0;
+        uint64_t restarts = 0;
+        if (remote_exec(w->remote, &exec, &status, NULL) < 0)
+                return 0;
+        while (out.len > 0 && out.data[out.len - 1] == '\n')
+                out.data[--out.len] = '\0';
+        if (str_to_u64(buf_str(&out), 0, UINT32_MAX, &restarts) < 0 || restarts < UNIT_RESTARTS_MAX)
+                return 0;
+        int r = err_set(err, ERR_FAILED, ECHILD, "K3s ended and was started again %u times since the guest booted",
+                        (unsigned)restarts);
+        _cleanup_free_ char *detail = diagnose(w->ready->project, w->ready->config, true);
+        err_detail(err, detail);
+        err_hint(err, "look at its log: k3s-vm logs k3s\nits arguments are K3S_ARGS: k3s-vm configure K3S_ARGS");
+        return r;
+}
+
+static int wait_api(struct wait *w, struct error *err) {
+        begin_phase(w, "api", "starting Kubernetes");
+        bool ready = false;
+        while (!ready) {
+                _cleanup_error_ struct error last = ERROR_INIT;
+                int r = 0;
+                if (!w->kube)
+                        r = read_kubeconfig(w, &last);
+                if (r == 0)
+                        r = kube_get(w->kube, "/readyz", API_TIMEOUT_MS, NULL, &last);
+                ready = r == 0;
+                if (r == -EACCES) { /* certificates were renewed since the file was read */
+                        kube_free(w->kube);
+                        w->kube = NULL;
+                }
+                if (ready)
+                        break;
+                r = check_unit(w, err);
+                if (r == 0)
+                        r = pause_probe(w, "the API did not become ready", &last, err);
+                if (r < 0)
+                        return r;
+        }
+        end_phase(w, "api", "the API is ready");
+        return 0;
+}
+
+/* The file as K3s left it once it was up: it may have renewed its certificates on the way. */
+static int keep_kubeconfig(struct wait *w, struct error *err) {
+        int r = read_kubeconfig(w, err);
+        if (r < 0)
+                return err_wrap(err, "cannot read the cluster's kubeconfig");
+        _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
+        return kubeconfig_write(w->kubeconfig, path, err);
+}
+
+static int nodes_ready(struct wait *w, struct error *err) {
+        _cleanup_nodes_ struct nodes nodes = {0};
+        int r = kube_nodes(w->kube, API_TIMEOUT_MS, &nodes, err);
+        if (r < 0)
+                return r;
+        if (nodes.n == 0)
+                return err_set(err, ERR_FAILED, EAGAIN, "no node has registered yet");
+        for (size_t i = 0; i < nodes.n; i++)
+                if (!nodes.items[i].ready)
+                        return err_set(err, ERR_FAILED, EAGAIN, "node %s: %s", nodes.items[i].name,
+                                       nodes.items[i].reason);
+        return 0;
+}
+
+static int wait_nodes(struct wait *w, struct error *err) {
+        begin_phase(w, "node", "waiting for the node");
+        for (;;) {
+                _cleanup_error_ struct error last = ERROR_INIT;
+                int r = nodes_ready(w, &last);
+                if (r == 0)
+                        break;
+                r = check_unit(w, err);
+                if (r == 0)
+                        r = pause_probe(w, "the node did not become Ready", &last, err);
+                if (r < 0)
+                        return r;
+        }
+        end_phase(w, "node", "the node is Ready");
+        return 0;
+}
+
+int ready_wait(const struct ready *ready, struct error *err) {
+        bool kvm = str_eq(ready->state->accel, "kvm");
+        unsigned limit = ready->timeout_ms ? ready->timeout_ms : kvm ? KVM_TIMEOUT_MS : TCG_TIMEOUT_MS;
+        uint64_t now = now_ms();
+        struct wait w = {.ready = ready, .begin_ms = now, .deadline_ms = now + limit, .unit_checked_ms = now};
+        bool payload = ready->state->payload_name != NULL;
+
+        int r = wait_ssh(&w, err);
+        if (r == 0 && payload)
+                r = wait_login(&w, err);
+        if (r == 0 && payload)
+                r = wait_api(&w, err);
+        if (r == 0 && payload)
+                r = keep_kubeconfig(&w, err);
+        if (r == 0 && payload)
+                r = wait_nodes(&w, err);
+        progress_end(ready->progress, w.phase, 0, NULL);
+        kube_free(w.kube);
+        kubeconfig_free(w.kubeconfig);
+        remote_free(w.remote);
+        return r;
+}
