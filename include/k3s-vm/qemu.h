@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * QEMU's argument vector, from configuration and guest. A pure function: it looks at no file and no
- * process, and knows no flavor by name. Paths may hold any byte but NUL: values that could hold a comma go
- * in as JSON (-blockdev, -chardev, -fw_cfg with doubled commas), never unquoted.
+ * process, and knows no flavor by name. Paths may hold any byte but NUL: where QEMU splits a value at
+ * commas they are doubled, which, unlike JSON, also carries bytes that are not UTF-8.
  */
 #pragma once
 
@@ -31,13 +31,23 @@ struct qemu_spec {
 };
 void qemu_argv(const struct qemu_spec *spec, struct strv *ret);
 
-/* Names of the sockets in the runtime folder. */
+/* Names of the sockets in the runtime folder. The supervisor makes both listening sockets itself and hands
+ * them to QEMU under these descriptor numbers: whoever connects afterwards never comes too early. */
 #define QEMU_QMP_SUPERVISOR "qmp-supervisor.sock"
 #define QEMU_QMP_COMMANDS "qmp.sock"
+#define QEMU_FD_SUPERVISOR 3
+#define QEMU_FD_COMMANDS 4
+
+/* The name that `ps -o comm` and `pgrep` show. */
+#define QEMU_PROCESS_NAME "qemu-k3s-vm"
 
 /* The newest versioned q35 machine type of the installed QEMU ("pc-q35-7.2"), asked of QEMU once and kept
  * in @cache_dir by the program's path, size and mtime. */
 int qemu_machine(const char *program, const char *cache_dir, char **ret, struct error *err);
-/* qemu-img create of a qcow2 disk; refuses to overwrite. Grown with qemu-img resize. */
+/* For tests: the same from the text of `-machine help`; NULL when there is none. The caller frees. */
+char *qemu_newest_q35(const char *help);
+
+/* qemu-img create of a qcow2 disk; refuses to overwrite (-EEXIST). Grown with qemu-img resize, never
+ * shrunk. Both need the VM to be down. */
 int qemu_create_disk(const char *path, unsigned gib, struct error *err);
 int qemu_grow_disk(const char *path, unsigned gib, struct error *err);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include <k3s-vm/buf.h>
+#include <k3s-vm/fs.h>
+#include <k3s-vm/qemu.h>
+
+#define GUEST_ADDRESS "10.0.2.15"
+#define TCG_BUFFER_MIB 512 /* smaller ones are flushed again and again by a whole Kubernetes (FACTS) */
+
+/* Slots on q35's root bus. They are part of the virtual hardware: the guest's device names and a saved
+ * state hang on them, so they do not depend on which other devices there are. */
+enum slot { SLOT_NET = 2, SLOT_ROOT, SLOT_DATA, SLOT_PAYLOAD, SLOT_RNG, SLOT_BALLOON, SLOT_PVPANIC };
+
+/* @s with every comma doubled, as QEMU's option parsers want it; the caller frees. */
+static char *escape(const char *s) {
+        _cleanup_buf_ struct buf b = BUF_INIT(0);
+        for (; *s; s++)
+                buf_append(&b, *s == ',' ? ",," : s, *s == ',' ? 2 : 1);
+        return buf_take(&b);
+}
+
+static void push2(struct strv *v, const char *option, const char *value) {
+        strv_push(v, option);
+        strv_push(v, value);
+}
+
+static void push_machine(const struct qemu_spec *spec, struct strv *v) {
+        strv_push(v, "-name");
+        strv_pushf(v, "guest=%s,process=" QEMU_PROCESS_NAME ",debug-threads=on", spec->config->vm_name);
+        push2(v, "-uuid", spec->uuid);
+        strv_push(v, "-machine");
+        /* No disk or bus that nothing is attached to: firmware and kernel would look for what is on them. A core
+         * dump would hold the guest's memory, with its secrets. */
+        strv_pushf(v, "%s,usb=off,vmport=off,sata=off,smbus=off,dump-guest-core=off", spec->machine);
+        strv_push(v, "-accel");
+        if (spec->kvm)
+                strv_push(v, "kvm");
+        else
+                strv_pushf(v, "tcg,thread=multi,tb-size=%d", TCG_BUFFER_MIB);
+        push2(v, "-cpu", spec->kvm ? "host" : "max");
+        strv_push(v, "-smp");
+        strv_pushf(v, "%u", spec->config->cpus);
+        strv_push(v, "-m");
+        strv_pushf(v, "%u", spec->config->memory_mib); /* MiB without a unit */
+        strv_push(v, "-nodefaults");
+        strv_push(v, "-no-user-config");
+        push2(v, "-display", "none");
+        push2(v, "-rtc", "base=utc,driftfix=slew");
+        push2(v, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        push2(v, "-msg", "timestamp=on");
+        /* A guest's power-off ends QEMU, its reboot resets in place; a panicked guest stays, paused, for
+         * the supervisor to look at. */
+        push2(v, "-action", "reboot=reset,shutdown=poweroff,panic=pause");
+        /* Nothing runs before the supervisor's monitor is up and sees it. */
+        strv_push(v, "-S");
+        push2(v, "-pidfile", spec->project->pid_path);
+}
+
+static void push_monitors(const struct qemu_spec *spec, struct strv *v) {
+        const struct {
+                const char *id;
+                int fd;
+        } monitors[] = {{"qmp-supervisor", QEMU_FD_SUPERVISOR}, {"qmp", QEMU_FD_COMMANDS}};
+        for (size_t i = 0; i < ELEMENTSOF(monitors); i++) {
+                strv_push(v, "-chardev");
+                strv_pushf(v, "socket,id=%s,fd=%d,server=on,wait=off", monitors[i].id, monitors[i].fd);
+                strv_push(v, "-mon");
+                strv_pushf(v, "chardev=%s,mode=control", monitors[i].id);
+        }
+        _cleanup_free_ char *serial = escape(spec->project->serial_path);
+        strv_push(v, "-chardev");
+        strv_pushf(v, "file,id=serial0,path=%s,append=on", serial);
+        push2(v, "-serial", "chardev:serial0");
+}
+
+static void push_boot(const struct qemu_spec *spec, struct strv *v) {
+        if (!spec->guest->kernel)
+                return;
+        push2(v, "-kernel", spec->guest->kernel);
+        if (spec->guest->initrd)
+                push2(v, "-initrd", spec->guest->initrd);
+        strv_push(v, "-append");
+        strv_pushf(v, "%s systemd.hostname=%s systemd.machine_id=%s", spec->guest->cmdline, spec->config->vm_name,
+                   spec->machine_id);
+}
+
+static void push_read_only_drive(struct strv *v, const char *node, const char *path, const char *serial, enum slot slot,
+                                 const char *more) {
+        _cleanup_free_ char *escaped = escape(path);
+        strv_push(v, "-blockdev");
+        strv_pushf(v, "driver=raw,node-name=%s,read-only=on,file.driver=file,file.filename=%s", node, escaped);
+        strv_push(v, "-device");
+        strv_pushf(v, "virtio-blk-pci,id=%s-disk,drive=%s,serial=%s,addr=0x%x%s", node, node, serial, (unsigned)slot,
+                   more);
+}
+
+static void push_drives(const struct qemu_spec *spec, struct strv *v) {
+        const struct guest *g = spec->guest;
+        const char *image = g->boot_disk ? g->boot_disk : g->root_image;
+        if (image)
+                push_read_only_drive(v, "root", image, g->root_serial ? g->root_serial : "k3s-vm-root", SLOT_ROOT,
+                                     g->boot_disk ? ",bootindex=1" : "");
+        if (g->data_serial) {
+                _cleanup_free_ char *escaped = escape(spec->project->data_disk);
+                strv_push(v, "-blockdev");
+                /* `discard` counts on both layers: the file's is what gives the room back. */
+                strv_pushf(v,
+                           "driver=qcow2,node-name=data,discard=unmap,detect-zeroes=unmap,file.driver=file,"
+                           "file.discard=unmap,file.filename=%s",
+                           escaped);
+                strv_push(v, "-device");
+                /* A write that the host cannot take (no room, over quota) pauses the VM instead of
+                 * reaching the guest as a broken disk; the supervisor resumes it. */
+                strv_pushf(v, "virtio-blk-pci,id=data-disk,drive=data,serial=%s,addr=0x%x,werror=stop,rerror=report",
+                           g->data_serial, (unsigned)SLOT_DATA);
+        }
+        if (g->payload_serial && spec->payload_path)
+                push_read_only_drive(v, "payload", spec->payload_path, g->payload_serial, SLOT_PAYLOAD, "");
+}
+
+static void add_forward(struct buf *b, unsigned host_port, unsigned guest_port) {
+        buf_printf(b, ",hostfwd=tcp:127.0.0.1:%u-" GUEST_ADDRESS ":%u", host_port, guest_port);
+}
+
+static void push_network(const struct qemu_spec *spec, struct strv *v) {
+        const struct config *c = spec->config;
+        _cleanup_buf_ struct buf b = BUF_INIT(0);
+        buf_puts(&b, "user,id=net0,ipv4=on,ipv6=off,net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3,dhcpstart=" GUEST_ADDRESS
+                     ",restrict=off");
+        add_forward(&b, c->api_port, 6443);
+        add_forward(&b, c->ssh_port, 22);
+        add_forward(&b, c->web_port, c->web_node_port);
+        for (size_t i = 0; i < c->n_forwards; i++)
+                add_forward(&b, c->forwards[i].host_port, c->forwards[i].guest_port);
+        push2(v, "-netdev", buf_str(&b));
+
+        /* The address's lower half is the end of the UUID: stable, and different from VM to VM. */
+        size_t len = strlen(spec->uuid);
+        const char *tail = len >= 6 ? spec->uuid + len - 6 : "000000";
+        strv_push(v, "-device");
+        /* No boot ROM: it is loaded and run by the firmware, and nothing here boots from the network. */
+        strv_pushf(v, "virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:%.2s:%.2s:%.2s,romfile=,addr=0x%x", tail,
+                   tail + 2, tail + 4, (unsigned)SLOT_NET);
+}
+
+static void push_devices(struct strv *v) {
+        push2(v, "-object", "rng-builtin,id=rng0");
+        strv_push(v, "-device");
+        strv_pushf(v, "virtio-rng-pci,id=rng-device0,rng=rng0,addr=0x%x", (unsigned)SLOT_RNG);
+        strv_push(v, "-device");
+        strv_pushf(v, "virtio-balloon-pci,id=balloon0,free-page-reporting=on,addr=0x%x", (unsigned)SLOT_BALLOON);
+        strv_push(v, "-device");
+        strv_pushf(v, "pvpanic-pci,id=pvpanic0,addr=0x%x", (unsigned)SLOT_PVPANIC);
+}
+
+static void push_credentials(const struct qemu_spec *spec, struct strv *v) {
+        for (size_t i = 0; i < spec->n_credentials; i++) {
+                _cleanup_free_ char *path = escape(spec->credentials[i].path);
+                strv_push(v, "-fw_cfg");
+                strv_pushf(v, "name=opt/io.systemd.credentials/%s,file=%s", spec->credentials[i].name, path);
+        }
+}
+
+void qemu_argv(const struct qemu_spec *spec, struct strv *ret) {
+        strv_push(ret, spec->program);
+        push_machine(spec, ret);
+        push_monitors(spec, ret);
+        push_boot(spec, ret);
+        push_network(spec, ret);
+        push_drives(spec, ret);
+        push_devices(ret);
+        push_credentials(spec, ret);
+}
