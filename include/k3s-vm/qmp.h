@@ -18,17 +18,21 @@ struct qmp;
 typedef void qmp_event_fn(const char *name, const struct json *data, uint64_t time_ms, void *userdata);
 
 /* Connects and negotiates within @timeout_ms, blocking. -ENOENT, -ECONNREFUSED: no QEMU there;
- * -ETIMEDOUT: it does not answer, or its one place is taken; -EPROTO: not QMP. */
+ * -ETIMEDOUT: it does not answer, or its one place is taken; -ECONNRESET: it went away; -EPROTO: not QMP;
+ * -EPERM: the socket is another user's. */
 int qmp_connect(const char *socket_path, unsigned timeout_ms, struct qmp **ret, struct error *err);
 void qmp_free(struct qmp *q);
 DEFINE_FREEP(struct qmp, qmp_free)
 #define _cleanup_qmp_ _cleanup_(qmp_freep)
 
-/* Events that arrive at any time from the greeting on are given to @fn; early ones are kept for it. */
+/* Events that arrive at any time from the greeting on are given to @fn; early ones (256 of them) are kept for
+ * it. @fn must not call back into @q. */
 void qmp_on_event(struct qmp *q, qmp_event_fn *fn, void *userdata);
 
 /* Runs one command and waits for its answer; events on the way are handed out. @arguments is taken over,
- * may be NULL. @ret may be NULL; else the caller frees. QEMU's own error becomes the message, -EREMOTEIO. */
+ * may be NULL. @ret may be NULL; else the caller frees. QEMU's own error becomes the message, -EREMOTEIO.
+ * After -ETIMEDOUT the connection can be used on: the late answer is dropped. After -ECONNRESET or -EPROTO
+ * every call fails. */
 int qmp_call(struct qmp *q, const char *command, struct json *arguments, unsigned timeout_ms, struct json **ret,
              struct error *err);
 /* As qmp_call() with human-monitor-command; @ret gets its text, the caller frees. */
