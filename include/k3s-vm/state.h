@@ -28,6 +28,7 @@ struct state {
         char *payload_name; /* "k3s", "kubernetes" (offline), NULL none */
         char *payload_version;
         char *payload_description; /* one line for `status` */
+        bool payload_none;         /* made without a payload, by K3S_VERSION=none */
         char *machine;             /* "pc-q35-7.2": kept, so that the virtual hardware never changes by itself */
         unsigned disk_gib;         /* size the data disk has */
         char *accel;               /* of the last start: "kvm", "tcg" */

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What `status` and the end of a start show: everything about one VM, gathered once and printed as text or as
+ * the JSON object that README documents.
+ */
+#pragma once
+
+#include <k3s-vm/command.h>
+#include <k3s-vm/kube.h>
+#include <k3s-vm/vm.h>
+
+struct summary {
+        const struct project *project;
+        const struct config *config;
+        const struct state *state; /* NULL: there is no VM */
+        enum vm_status status;
+        pid_t pid; /* of QEMU; 0 when it does not run */
+        uint64_t uptime_ms;
+        char *kubeconfig; /* path, NULL when there is none */
+        bool api_asked, api_ready;
+        char *api_problem;
+        unsigned api_ms; /* how long /readyz took */
+        struct nodes nodes;
+        int64_t certificate_end;  /* seconds since 1970; 0 unknown */
+        int64_t disk_used;        /* bytes allocated on the host */
+        uint64_t disk_free;       /* bytes free on the host's file system */
+        uint64_t memory_used_mib; /* of QEMU on the host */
+        char *last_exit;
+};
+
+/* Asks everything; nothing of it fails: what cannot be told is left out. @s may be NULL. */
+void summary_gather(const struct project *p, const struct config *c, const struct state *s, struct summary *ret);
+void summary_clear(struct summary *s);
+#define _cleanup_summary_ _cleanup_(summary_clear)
+
+/* To stdout. */
+void summary_print(const struct summary *s, bool verbose);
+void summary_print_json(const struct summary *s);
+/* The end of a start: how to reach what, and how long each phase took. To stdout. */
+void summary_print_ready(const struct summary *s);

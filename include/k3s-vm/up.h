@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* What the commands that start a VM share. */
+#pragma once
+
+#include <errno.h>
+
+#include <k3s-vm/command.h>
+#include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
+#include <k3s-vm/vm.h>
+
+#define LOCK_TIMEOUT_MS (15U * 60 * 1000) /* the longest that another command may take: a first build */
+
+/* From now on interrupts are seen between steps; loads the configuration and takes the VM's lock. */
+int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error *err);
+/* As `stop`; the caller holds the lock. */
+int stop_vm(struct context *ctx, bool force, unsigned timeout_ms, struct error *err);
+/* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
+int up(struct context *ctx, unsigned timeout_ms, struct error *err);
+/* The VM as it is now, to stdout: as the end of a start, or as `status` has it; JSON with --json. */
+int print_summary(struct context *ctx, bool ready_text, struct error *err);
+/* "--timeout 30" in ms; 0 when it was not given. */
+int parse_timeout(const char *text, unsigned *ret_ms, struct error *err);

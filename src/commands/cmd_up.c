@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* k3s-vm without a command: whatever is missing. */
+#include <k3s-vm/commands.h>
+#include <k3s-vm/lifecycle.h>
+#include <k3s-vm/summary.h>
+#include <k3s-vm/up.h>
+
+int print_summary(struct context *ctx, bool ready_text, struct error *err) {
+        _cleanup_state_ struct state *s = NULL;
+        int r = context_state(ctx, &s, err);
+        if (r < 0)
+                return r;
+        _cleanup_summary_ struct summary summary = {0};
+        summary_gather(ctx->project, ctx->config, s, &summary);
+        if (ctx->json)
+                summary_print_json(&summary);
+        else if (ready_text)
+                summary_print_ready(&summary);
+        else
+                summary_print(&summary, false);
+        return 0;
+}
+
+int parse_timeout(const char *text, unsigned *ret_ms, struct error *err) {
+        uint64_t seconds = 0;
+        if (!text) {
+                *ret_ms = 0;
+                return 0;
+        }
+        if (str_to_u64(text, 1, 86400, &seconds) < 0)
+                return err_set(err, ERR_USAGE, EINVAL, "--timeout=%s is no number of seconds from 1 to 86400", text);
+        *ret_ms = (unsigned)seconds * 1000;
+        return 0;
+}
+
+int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error *err) {
+        int r = interrupt_begin(err);
+        if (r == 0)
+                r = context_config(ctx, err);
+        if (r == 0)
+                r = fs_mkdir_p(ctx->project->dir, 0700, err);
+        if (r == 0)
+                r = vm_lock(ctx->project, command, LOCK_TIMEOUT_MS, ctx->progress, ret_fd, err);
+        return r;
+}
+
+int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
+        const struct lifecycle l = {
+                        .project = ctx->project,
+                        .config = ctx->config,
+                        .progress = ctx->progress,
+                        .timeout_ms = timeout_ms,
+        };
+        _cleanup_state_ struct state *s = NULL;
+        bool was_running = false;
+        int r = state_load(ctx->project, &s, err);
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        bool runs = r == 0 && vm_find(ctx->project, s, &vm, NULL) == 0;
+        process_close(&vm);
+        if (!runs) {
+                state_free(TAKE_PTR(s));
+                error_clear(err);
+                r = lifecycle_prepare(&l, &s, err);
+                if (r < 0)
+                        return r;
+        }
+        r = lifecycle_start(&l, s, &was_running, err);
+        if (r < 0)
+                return r;
+        if (was_running)
+                progress_note(ctx->progress, "the VM is running already");
+        return print_summary(ctx, !was_running, err);
+}
+
+static int run_up(struct context *ctx, const struct arguments *args, struct error *err) {
+        unsigned timeout_ms = 0;
+        _cleanup_close_ int lock = -1;
+        int r = parse_timeout(arguments_get(&cmd_up, args, "timeout"), &timeout_ms, err);
+        if (r == 0)
+                r = lock_vm(ctx, "k3s-vm", &lock, err);
+        if (r == 0)
+                r = up(ctx, timeout_ms, err);
+        return r;
+}
+
+const struct command cmd_up = {
+                .name = "",
+                .summary = "make whatever is missing, start the VM, wait until the cluster is Ready",
+                .options = {{"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}},
+                .run = run_up,
+};

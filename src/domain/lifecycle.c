@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/guest.h>
+#include <k3s-vm/host.h>
+#include <k3s-vm/lifecycle.h>
+#include <k3s-vm/ports.h>
+#include <k3s-vm/qemu.h>
+#include <k3s-vm/ready.h>
+#include <k3s-vm/supervisor.h>
+#include <k3s-vm/vm.h>
+
+#define SHUTDOWN_GRACE_MS (60U * 1000) /* K3s ends its pods; under TCG that takes ten seconds */
+#define PROGRAM "qemu-system-x86_64"
+
+/* One port the VM listens on. */
+struct port_use {
+        const char *key;
+        uint16_t *port;
+        const bool *is_default;
+};
+
+/* Moves a port that nobody chose to the next free one and keeps that in the configuration. */
+static int move_port(const struct lifecycle *l, const struct port_use *use, struct port_scan *scan,
+                     const struct registry *registry, const struct port_holder *holder, struct error *err) {
+        uint16_t port = port_next_free(scan, (uint16_t)(*use->port + 1), registry);
+        if (port == 0)
+                return port_error(holder, use->key, err);
+        _cleanup_free_ char *assignment = xasprintf("%s=%u", use->key, port);
+        /* The guest's side stays what the manifests name. */
+        _cleanup_free_ char *node_port = xasprintf("WEB_NODE_PORT=%u", l->config->web_node_port);
+        bool web = str_eq(use->key, "WEB_PORT");
+        const char *const assignments[] = {assignment, web ? node_port : NULL, NULL};
+        int r = project_create_dirs(l->project, err);
+        if (r == 0)
+                r = config_set(l->project, assignments, err);
+        if (r < 0)
+                return r;
+        progress_note(l->progress, "port %u belongs to the VM of %s; this one uses %u (%s in %s)", *use->port,
+                      holder->vm_project ? holder->vm_project : "another project", port, use->key,
+                      l->project->config_path);
+        *use->port = port;
+        return 0;
+}
+
+/* Whether another VM of this user is registered with the port, running or not; fills in @ret like port_taken(). */
+static bool port_registered(const struct registry *registry, const char *uuid, uint16_t port, struct port_holder *ret) {
+        for (size_t i = 0; i < registry->n; i++) {
+                const struct registry_entry *e = &registry->entries[i];
+                if (str_eq(e->uuid, uuid) || (e->api_port != port && e->ssh_port != port && e->web_port != port))
+                        continue;
+                *ret = (struct port_holder){.port = port,
+                                            .vm_uuid = xstrdup(e->uuid),
+                                            .vm_name = xstrdup(e->name),
+                                            .vm_project = xstrdup(e->project)};
+                return true;
+        }
+        return false;
+}
+
+int lifecycle_check_ports(const struct lifecycle *l, const struct state *s, struct error *err) {
+        struct config *c = l->config;
+        _cleanup_registry_ struct registry registry = {0};
+        int r = registry_load(l->project, &registry, err);
+        _cleanup_port_scan_ struct port_scan *scan = NULL;
+        if (r == 0)
+                r = port_scan_new(&scan, err);
+        if (r < 0)
+                return r;
+        const struct port_use uses[] = {
+                        {"API_PORT", &c->api_port, &c->api_port_default},
+                        {"SSH_PORT", &c->ssh_port, &c->ssh_port_default},
+                        {"WEB_PORT", &c->web_port, &c->web_port_default},
+        };
+        for (size_t i = 0; i < ELEMENTSOF(uses) + c->n_forwards; i++) {
+                struct port_holder holder = {0};
+                static const bool chosen = false;
+                struct port_use forward = {"FORWARDS", NULL, &chosen};
+                const struct port_use *use = i < ELEMENTSOF(uses) ? &uses[i] : &forward;
+                if (use == &forward)
+                        forward.port = &c->forwards[i - ELEMENTSOF(uses)].host_port;
+                bool taken = port_taken(scan, *use->port, &registry, &holder);
+                bool others = taken && holder.vm_uuid && !str_eq(holder.vm_uuid, s->uuid);
+                if (!taken && *use->is_default)
+                        others = port_registered(&registry, s->uuid, *use->port, &holder);
+                if (others && *use->is_default)
+                        r = move_port(l, use, scan, &registry, &holder, err);
+                else if (taken && (others || !holder.vm_uuid))
+                        r = port_error(&holder, use->key, err);
+                port_holder_clear(&holder);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* Builds the command line and has a supervisor start QEMU with it. */
+static int launch(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
+        const struct project *p = l->project;
+        struct accel accel = {0};
+        int r = accel_choose(l->config->accel, p->runtime_base, &accel, err);
+        if (r < 0)
+                return r;
+        if (accel.reason)
+                progress_note(l->progress, "no KVM, so QEMU translates the guest's code (slower): %s", accel.reason);
+        free(s->accel);
+        s->accel = xstrdup(accel.kvm ? "kvm" : "tcg");
+        bool kvm = accel.kvm;
+        accel_clear(&accel);
+
+        _cleanup_guest_ struct guest *guest = NULL;
+        r = guest_load(s->guest_dir, &guest, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ char *runtime_dir = NULL;
+        r = project_runtime_dir(p, s->uuid, true, &runtime_dir, err);
+        if (r < 0)
+                return r;
+        /* The machine id is the UUID without its dashes, so that both can be recognised. */
+        _cleanup_strv_ struct strv parts = {0};
+        strv_split(&parts, s->uuid, "-");
+        _cleanup_free_ char *machine_id = strv_join(&parts, "");
+        static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config"};
+        _cleanup_strv_ struct strv paths = {0};
+        struct qemu_credential credentials[ELEMENTSOF(names)];
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                strv_push_take(&paths, path_join(p->credentials_dir, names[i]));
+                credentials[i] = (struct qemu_credential){.name = names[i], .path = paths.items[i]};
+        }
+        const struct qemu_spec spec = {
+                        .project = p,
+                        .config = l->config,
+                        .guest = guest,
+                        .program = PROGRAM,
+                        .machine = s->machine,
+                        .uuid = s->uuid,
+                        .runtime_dir = runtime_dir,
+                        .payload_path = guest->payload_serial ? s->payload_path : NULL,
+                        .machine_id = machine_id,
+                        .kvm = kvm,
+                        .credentials = credentials,
+                        .n_credentials = ELEMENTSOF(credentials),
+        };
+        _cleanup_strv_ struct strv argv = {0};
+        qemu_argv(&spec, &argv);
+        return supervisor_start(p, s, &argv, ret_vm, l->progress, err);
+}
+
+/* A QEMU of this VM that does not run guest code (a monitor that is dead, a panic) is ended before a new start. */
+static int end_unusable(const struct lifecycle *l, const struct state *s, struct process *vm, struct error *err) {
+        progress_warn(l->progress, "the VM's QEMU (process %d) is not running its guest; it is ended and started again",
+                      vm->pid);
+        return vm_end(l->project, s, vm, false, 0, l->progress, err);
+}
+
+int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err) {
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        bool was_running = vm_find(l->project, s, &vm, NULL) == 0;
+        int r = 0;
+        if (was_running && vm_status(l->project, s) != VM_RUNNING) {
+                r = end_unusable(l, s, &vm, err);
+                process_close(&vm);
+                was_running = false;
+        }
+        if (r == 0 && !was_running) {
+                state_clear_phases(s);
+                free(s->last_exit);
+                s->last_exit = NULL;
+                r = launch(l, s, &vm, err);
+                if (r < 0)
+                        return err_wrap(err, "cannot start the VM");
+                free(s->intent);
+                s->intent = xstrdup("running");
+                r = state_save(l->project, s, err);
+                if (r == 0)
+                        r = registry_put(l->project, s, err);
+        }
+        const struct ready ready = {
+                        .project = l->project,
+                        .config = l->config,
+                        .state = s,
+                        .vm = &vm,
+                        .progress = was_running && s->ready_once ? NULL : l->progress,
+                        .timeout_ms = l->timeout_ms,
+                        .quick = was_running,
+        };
+        if (r == 0)
+                r = ready_wait(&ready, err);
+        if (r < 0)
+                return r;
+        s->ready_once = true;
+        r = state_save(l->project, s, err);
+        if (r == 0 && ret_was_running)
+                *ret_was_running = was_running;
+        return r;
+}
+
+int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err) {
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        if (vm_find(l->project, s, &vm, NULL) < 0) {
+                int r = err_set(err, ERR_STATE, ESRCH, "the VM is not running");
+                err_hint(err, "start it: k3s-vm start");
+                return r;
+        }
+        free(s->intent);
+        s->intent = xstrdup("stopped");
+        int r = state_save(l->project, s, err);
+        if (r < 0)
+                return r;
+        unsigned grace_ms = l->timeout_ms ? l->timeout_ms : SHUTDOWN_GRACE_MS;
+        struct progress_phase *phase = progress_begin(l->progress, "stop",
+                                                      how == STOP_FORCE ? "ending the VM" : "shutting the guest down");
+        r = vm_end(l->project, s, &vm, how == STOP_SHUTDOWN, grace_ms, l->progress, err);
+        progress_end(l->progress, phase, r == 0, r == 0 ? "the VM is stopped" : NULL);
+        return r;
+}
+
+/* The kubeconfig is removed only if it is this VM's: somebody may have put their own there. */
+static void remove_kubeconfig(const struct lifecycle *l) {
+        _cleanup_free_ char *path = kubeconfig_path(l->project, l->config);
+        _cleanup_kubeconfig_ struct kubeconfig *k = NULL;
+        if (kubeconfig_read(path, &k, NULL) < 0)
+                return;
+        if (str_eq(json_string(json_get(k->document, "current-context")), l->config->vm_name))
+                fs_unlink(path, NULL);
+}
+
+int lifecycle_destroy(const struct lifecycle *l, bool all, struct error *err) {
+        const struct project *p = l->project;
+        _cleanup_state_ struct state *s = NULL;
+        int r = state_load(p, &s, NULL);
+        if (r == -ENOENT && !fs_is_dir(p->vm_dir) && !all)
+                return err_set(err, ERR_NO_VM, ENOENT, "the project %s has no VM", p->root);
+
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        if (vm_find(p, s, &vm, NULL) == 0) {
+                r = vm_end(p, s, &vm, false, 0, l->progress, err);
+                if (r < 0)
+                        return r;
+        }
+        if (s) {
+                _cleanup_free_ char *runtime_dir = NULL;
+                if (project_runtime_dir(p, s->uuid, false, &runtime_dir, NULL) == 0)
+                        fs_remove_tree(runtime_dir, NULL);
+                r = registry_remove(p, s->uuid, err);
+                if (r < 0)
+                        return r;
+        }
+        remove_kubeconfig(l);
+        const char *const files[] = {p->pid_path, p->log_path, p->events_path};
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                r = fs_unlink(files[i], err);
+                if (r < 0)
+                        return r;
+        }
+        /* The state goes last: until then an interrupted destroy can be repeated. */
+        _cleanup_closedir_ DIR *dir = opendir(p->vm_dir);
+        for (struct dirent *entry; dir && (entry = readdir(dir));) {
+                _cleanup_free_ char *path = path_join(p->vm_dir, entry->d_name);
+                if (str_eq(entry->d_name, ".") || str_eq(entry->d_name, "..") || str_eq(path, p->state_path))
+                        continue;
+                r = fs_remove_tree(path, err);
+                if (r < 0)
+                        return r;
+        }
+        r = fs_remove_tree(p->vm_dir, err);
+        if (r == 0 && all)
+                r = fs_unlink(p->config_path, err);
+        return r;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/* Making what a VM consists of. */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <k3s-vm/digest.h>
+#include <k3s-vm/fs.h>
+#include <k3s-vm/guest.h>
+#include <k3s-vm/host.h>
+#include <k3s-vm/image.h>
+#include <k3s-vm/k3s_config.h>
+#include <k3s-vm/lifecycle.h>
+#include <k3s-vm/payload.h>
+#include <k3s-vm/qemu.h>
+#include <k3s-vm/remote.h>
+
+static const struct image_builder debian_guest = {
+                .name = "guest",
+                .prefix = "guest/debian",
+                .text = "Debian guest",
+                .complete = "guest.json",
+                .room_bytes = 2ULL << 30,
+};
+
+static const struct image_builder offline_payload = {
+                .name = "payload",
+                .prefix = "payload/offline",
+                .text = "offline Kubernetes",
+                .complete = "payload.json",
+                .room_bytes = 4ULL << 30,
+};
+
+/* A folder that the user names is used as it is; "auto" is what can be made on this machine. */
+static int ensure_guest(const struct lifecycle *l, struct state *s, struct error *err) {
+        const char *flavor = l->config->flavor;
+        _cleanup_free_ char *dir = NULL;
+        int r = 0;
+        if (strchr(flavor, '/'))
+                dir = flavor[0] == '/' ? xstrdup(flavor) : path_join(l->project->root, flavor);
+        else if (str_eq(flavor, "auto") || str_eq(flavor, "debian"))
+                r = image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
+        else {
+                r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
+                err_hint(err, "k3s-vm configure FLAVOR=auto");
+        }
+        if (r < 0)
+                return r;
+        _cleanup_guest_ struct guest *guest = NULL;
+        r = guest_load(dir, &guest, err);
+        if (r < 0)
+                return r;
+        free(s->guest_dir);
+        s->guest_dir = TAKE_PTR(dir);
+        free(s->guest_version);
+        s->guest_version = xstrdup(guest->version);
+        if (guest->payload_name) {
+                free(s->payload_name);
+                s->payload_name = xstrdup(guest->payload_name);
+                free(s->payload_version);
+                s->payload_version = xstrdup(guest->payload_version);
+        }
+        return 0;
+}
+
+/* The guest that the VM was made with, as long as it is there. */
+static bool guest_is_there(const struct state *s) {
+        _cleanup_guest_ struct guest *guest = NULL;
+        return s->guest_dir && guest_load(s->guest_dir, &guest, NULL) == 0;
+}
+
+/* What payload.json in a built payload's folder says. */
+static int read_built_payload(const char *dir, struct payload *ret, struct error *err) {
+        _cleanup_free_ char *path = path_join(dir, "payload.json");
+        _cleanup_json_ struct json *j = NULL;
+        int r = json_read_file(path, 1U << 20, &j, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ char *image = path_join(dir, "payload.img");
+        if (!fs_exists(image))
+                return err_set(err, ERR_FAILED, ENOENT, "%s is missing", image);
+        *ret = (struct payload){
+                        .name = xstrdup(json_string_or(json_get(j, "name"), "kubernetes")),
+                        .version = xstrdup(json_string_or(json_get(j, "version"), "?")),
+                        .description = xstrdup(json_string(json_get(j, "description"))),
+                        .image_path = TAKE_PTR(image),
+        };
+        return 0;
+}
+
+static int ensure_payload(const struct lifecycle *l, struct state *s, const struct payload_choice *choice,
+                          struct error *err) {
+        struct payload payload = {0};
+        int r;
+        if (choice->kind == PAYLOAD_NONE)
+                return 0;
+        if (choice->kind == PAYLOAD_OFFLINE) {
+                _cleanup_free_ char *dir = NULL;
+                r = image_ensure(l->project, &offline_payload, l->progress, &dir, NULL, err);
+                if (r == 0)
+                        r = read_built_payload(dir, &payload, err);
+        } else
+                r = payload_fetch(l->project, l->config, choice, l->progress, &payload, err);
+        if (r < 0)
+                return r;
+        free(s->payload_name);
+        free(s->payload_version);
+        free(s->payload_description);
+        free(s->payload_path);
+        s->payload_name = payload.name;
+        s->payload_version = payload.version;
+        s->payload_description = payload.description;
+        s->payload_path = payload.image_path;
+        return 0;
+}
+
+/* The guest is made on a thread of its own while the payload is made here: the one waits mostly for the package
+ * archive, the other for the compiler. They write to different members of the state. */
+struct guest_job {
+        const struct lifecycle *l;
+        struct state *s;
+        struct error err;
+        int r;
+};
+
+static void *guest_thread(void *userdata) {
+        struct guest_job *job = userdata;
+        job->r = ensure_guest(job->l, job->s, &job->err);
+        return NULL;
+}
+
+static int ensure_images(const struct lifecycle *l, struct state *s, struct error *err) {
+        bool need_guest = !guest_is_there(s);
+        bool need_payload = s->payload_path ? !fs_exists(s->payload_path) : !s->payload_name && !s->payload_none;
+        _cleanup_(payload_choice_clear) struct payload_choice choice = {0};
+        int r = 0;
+        if (need_payload) {
+                r = payload_resolve(l->project, l->config, l->progress, &choice, err);
+                if (r < 0)
+                        return r;
+        }
+        struct guest_job job = {.l = l, .s = s, .err = ERROR_INIT};
+        pthread_t thread;
+        bool threaded = need_guest && need_payload && pthread_create(&thread, NULL, guest_thread, &job) == 0;
+        if (need_guest && !threaded)
+                guest_thread(&job);
+        if (need_payload && job.r == 0)
+                r = ensure_payload(l, s, &choice, err);
+        if (threaded)
+                pthread_join(thread, NULL);
+        if (r == 0 && need_payload)
+                s->payload_none = choice.kind == PAYLOAD_NONE;
+        if (job.r < 0)
+                return err_move(err, &job.err);
+        return r;
+}
+
+static int ensure_disk(const struct lifecycle *l, struct state *s, struct error *err) {
+        unsigned wanted = l->config->disk_gib;
+        if (s->disk_gib > wanted && fs_exists(l->project->data_disk)) {
+                int r = err_set(err, ERR_USAGE, EINVAL, "VM_DISK=%u is smaller than the VM's disk, which has %u GiB",
+                                wanted, s->disk_gib);
+                err_hint(err, "k3s-vm configure VM_DISK=%u, or make a new VM with the smaller disk: k3s-vm reset",
+                         s->disk_gib);
+                return r;
+        }
+        int r = 0;
+        if (!fs_exists(l->project->data_disk))
+                r = qemu_create_disk(l->project->data_disk, wanted, err);
+        else if (s->disk_gib < wanted)
+                r = qemu_grow_disk(l->project->data_disk, wanted, err);
+        if (r == 0)
+                s->disk_gib = wanted;
+        return r;
+}
+
+/* OpenSSH's file for exactly one host: the guest's key was made here, so it is known before the first boot. */
+static int write_known_hosts(const struct lifecycle *l, struct error *err) {
+        _cleanup_buf_ struct buf key = BUF_INIT(0), line = BUF_INIT(0);
+        int r = fs_read(l->project->host_key_pub_path, 4096, &key, err);
+        if (r < 0)
+                return r;
+        buf_printf(&line, "[127.0.0.1]:%u %s", l->config->ssh_port, buf_str(&key));
+        return fs_write_atomic(l->project->known_hosts_path, line.data, line.len, 0600, err);
+}
+
+static int ensure_keys(const struct lifecycle *l, struct error *err) {
+        const struct project *p = l->project;
+        int r = remote_make_key(p->key_path, "k3s-vm", err);
+        if (r == 0)
+                r = remote_make_key(p->host_key_path, l->config->vm_name, err);
+        if (r == 0)
+                r = write_known_hosts(l, err);
+        return r;
+}
+
+/* The files QEMU hands to the guest. They are written anew each time: keys and arguments may have changed. */
+static int write_credentials(const struct lifecycle *l, struct error *err) {
+        const struct project *p = l->project;
+        int r = fs_mkdir_p(p->credentials_dir, 0700, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ char *public_path = xasprintf("%s.pub", p->key_path);
+        _cleanup_free_ char *config = NULL;
+        r = k3s_config(l->config->k3s_args, &config, err);
+        if (r < 0)
+                return r;
+        const struct {
+                const char *name, *source, *text;
+        } files[] = {
+                        {"ssh.authorized_keys.root", public_path, NULL},
+                        {"ssh.host_key", p->host_key_path, NULL},
+                        {"k3s.config", NULL, config},
+        };
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                _cleanup_buf_ struct buf b = BUF_INIT(0);
+                _cleanup_free_ char *path = path_join(p->credentials_dir, files[i].name);
+                if (files[i].source)
+                        r = fs_read(files[i].source, 64U << 10, &b, err);
+                else
+                        buf_puts(&b, files[i].text);
+                if (r == 0)
+                        r = fs_write_atomic(path, b.data, b.len, 0600, err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* A state that cannot be read is made anew around what is there: the disk holds all that cannot be made again. */
+static int load_or_begin(const struct lifecycle *l, struct state **ret, struct error *err) {
+        struct state *s = NULL;
+        int r = state_load(l->project, &s, err);
+        if (r == 0) {
+                *ret = s;
+                return 0;
+        }
+        if (r != -ENOENT && r != -EUCLEAN)
+                return r;
+        if (r == -EUCLEAN)
+                progress_warn(l->progress, "%s was damaged; it is made anew, the VM's disk is kept",
+                              l->project->state_path);
+        error_clear(err);
+        s = state_new();
+        s->uuid = random_uuid();
+        s->name = xstrdup(l->config->vm_name);
+        s->created_ms = wall_ms();
+        *ret = s;
+        return 0;
+}
+
+int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struct error *err) {
+        _cleanup_state_ struct state *s = NULL;
+        int r = load_or_begin(l, &s, err);
+        if (r < 0)
+                return r;
+        r = lifecycle_check_ports(l, s, err);
+        if (r == 0)
+                r = host_preflight(l->project, l->config, l->progress, err);
+        if (r == 0)
+                r = project_create_dirs(l->project, err);
+        /* From here on the VM exists: whatever is interrupted below is completed by the next run. */
+        if (r == 0)
+                r = state_save(l->project, s, err);
+        if (r == 0)
+                r = ensure_images(l, s, err);
+        if (r == 0 && !s->machine)
+                r = qemu_machine("qemu-system-x86_64", l->project->cache_dir, &s->machine, err);
+        if (r == 0)
+                r = ensure_disk(l, s, err);
+        if (r == 0)
+                r = ensure_keys(l, err);
+        if (r == 0)
+                r = write_credentials(l, err);
+        s->api_port = l->config->api_port;
+        s->ssh_port = l->config->ssh_port;
+        s->web_port = l->config->web_port;
+        if (r == 0)
+                r = state_save(l->project, s, err);
+        if (r == 0)
+                r = registry_put(l->project, s, err);
+        if (r < 0)
+                return r;
+        *ret_state = TAKE_PTR(s);
+        return 0;
+}
