@@ -28,10 +28,11 @@ struct config {
         uint16_t ssh_port;        /* SSH_PORT */
         uint16_t web_port;        /* WEB_PORT: config, environment or PROJECT/.env */
         uint16_t web_node_port;   /* WEB_NODE_PORT: the guest's side; default WEB_PORT if in 30000..32767, else 30080 */
-        char *flavor;             /* FLAVOR: auto, nixos, debian, cloud, or a folder with guest.json */
-        char *k3s_version;        /* K3S_VERSION: stable, latest, a channel, vX.Y.Z+k3sN, a path, offline, none */
+        char *flavor;             /* FLAVOR: auto, nixos, debian, cloud, or a folder with guest.json (absolute) */
+        char *k3s_version;        /* K3S_VERSION: stable, latest, a channel, vX.Y.Z+k3sN, offline, none, or the
+                                   * absolute path of a k3s binary */
         char *k3s_args;           /* K3S_ARGS: more arguments for `k3s server`, words separated by blanks */
-        char *k3s_images;         /* K3S_AIRGAP_IMAGES: path of an image archive to side-load, "" none */
+        char *k3s_images;         /* K3S_AIRGAP_IMAGES: absolute path of an image archive to side-load, "" none */
         char *accel;              /* ACCEL: auto, kvm, tcg */
         char *kubeconfig_path;    /* KUBECONFIG_PATH, relative to the project */
         char *web_env_path;       /* WEB_ENV_PATH, relative to the project */
@@ -40,19 +41,26 @@ struct config {
         size_t n_forwards;
         bool api_port_default, ssh_port_default, web_port_default; /* nobody set it: may be moved */
         const char *sources[32];                                   /* by position in config_keys(); static strings */
+        struct strv unknown_keys; /* in the file and kept, for --debug: "NAME (line 3)" */
 };
 
 void config_free(struct config *c);
 DEFINE_FREEP(struct config, config_free)
 #define _cleanup_config_ _cleanup_(config_freep)
 
-/* Reads and validates. A missing file gives the defaults. Errors are ERR_USAGE with file, line and key.
- * The file is at most 1 MiB of text. */
+/* Reads and validates. A missing file gives the defaults, and so does an empty value. Errors are ERR_USAGE with
+ * file, line and key ("PROJECT/.k3s-vm/config:3: VM_CPUS: ..."). The file is at most 1 MiB of text; a symlink is
+ * followed. Paths in FLAVOR, K3S_VERSION and K3S_AIRGAP_IMAGES that are not absolute are below the project. */
 int config_load(const struct project *p, struct config **ret, struct error *err);
 
-/* Checks "KEY=VALUE" pairs against everything config_load() checks, together with what is there, and then
- * writes them, atomically, 0600, all or none. Creates the file (with a comment at its head) when missing. */
+/* Checks "KEY=VALUE" pairs against everything config_load() checks, together with what the file holds (and the
+ * disk that is there: it cannot shrink), and then writes them, atomically, 0600, all or none. An empty value takes
+ * the key out of the file. Creates the file (with a comment at its head) when missing; where it is a symlink,
+ * the file that it names is replaced. */
 int config_set(const struct project *p, const char *const *assignments, struct error *err);
+
+/* VM_DISK against the size in GiB that the data disk has: ERR_USAGE when it is smaller. For every start. */
+int config_check_disk(const struct project *p, const struct config *c, unsigned disk_gib, struct error *err);
 
 /* One documented key, for `configure` and help. */
 struct config_key {
@@ -64,5 +72,5 @@ struct config_key {
 const struct config_key *config_keys(size_t *ret_n);
 /* The value of @key as text; the caller frees; NULL for an unknown key. */
 char *config_value(const struct config *c, const char *key);
-/* Where a value comes from: "default", "config", "environment", ".env". */
+/* Where a value comes from: "default", "config", "environment", ".env"; NULL for an unknown key. */
 const char *config_source(const struct config *c, const char *key);

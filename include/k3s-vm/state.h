@@ -50,12 +50,15 @@ DEFINE_FREEP(struct state, state_free)
 #define _cleanup_state_ _cleanup_(state_freep)
 
 struct state *state_new(void);
-/* -ENOENT (ERR_NO_VM): no VM here. -EUCLEAN: damaged. */
+/* -ENOENT (ERR_NO_VM): no VM here. -EUCLEAN: damaged. -EPROTONOSUPPORT: of a newer schema. Members it does not
+ * know are ignored. */
 int state_load(const struct project *p, struct state **ret, struct error *err);
 int state_save(const struct project *p, const struct state *s, struct error *err);
 /* For tests and fuzzers: the same without a file. */
 int state_parse(const char *text, size_t len, struct state **ret, struct error *err);
 struct json *state_to_json(const struct state *s);
+/* 36 characters of RFC 4122's text form, lower case: what may become part of a path or an argument. */
+bool state_uuid_valid(const char *uuid);
 void state_set_phase(struct state *s, const char *name, uint64_t ms);
 void state_clear_phases(struct state *s);
 
