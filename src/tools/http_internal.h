@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two files of module `http` share: libcurl, loaded once, and a client. Not for anyone else. */
+#pragma once
+
+#include <curl/curl.h>
+
+#include <k3s-vm/err.h>
+#include <k3s-vm/http.h>
+#include <k3s-vm/library.h>
+
+#ifndef LIBCURL_SONAME
+#define LIBCURL_SONAME "libcurl.so.4"
+#endif
+
+#define LIBCURL_SYMBOLS(X) \
+        X(curl_easy_cleanup) \
+        X(curl_easy_getinfo) \
+        X(curl_easy_init) \
+        X(curl_easy_perform) \
+        X(curl_easy_reset) \
+        X(curl_easy_setopt) \
+        X(curl_easy_strerror) \
+        X(curl_global_init) \
+        X(curl_slist_append) \
+        X(curl_slist_free_all) \
+        X(curl_url) \
+        X(curl_url_cleanup) \
+        X(curl_url_get) \
+        X(curl_url_set) \
+        X(curl_free)
+
+struct libcurl_library {
+        void *handle_;
+        LIBCURL_SYMBOLS(LIBRARY_MEMBER_)
+};
+/* Filled in by the first http_new(). */
+extern struct libcurl_library libcurl;
+
+/* Never fails with a handle and a known option; the checking macro of curl.h does not take members. */
+#define http_setopt(h, option, value) ((void)(libcurl.curl_easy_setopt)((h)->easy, (option), (value)))
+
+struct http {
+        CURL *easy; /* keeps the connections */
+        char *ca_pem, *cert_pem, *key_pem;
+        char message[CURL_ERROR_SIZE];
+};
+
+/* Puts the handle into the state every request starts from: TLS, proxies, protocols, @url. -EINVAL for a URL
+ * that is neither https nor http to 127.0.0.1. */
+int http_prepare(struct http *h, const char *url, struct error *err);
+
+/* curl_easy_perform() without SIGPIPE. */
+CURLcode http_run(struct http *h);
+
+/* The error for a failed transfer. */
+int http_failed(struct http *h, CURLcode code, const char *url, struct error *err);
+
+void http_slist_freep(struct curl_slist **list);
+void http_slist_add(struct curl_slist **list, const char *header);
