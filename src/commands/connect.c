@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <k3s-vm/connect.h>
+#include <k3s-vm/vm.h>
+
+#define CONNECT_TIMEOUT_MS 20000
+
+int context_running(struct context *ctx, struct state **ret, struct error *err) {
+        _cleanup_state_ struct state *s = NULL;
+        int r = context_state(ctx, &s, err);
+        if (r < 0)
+                return r;
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        r = vm_find(ctx->project, s, &vm, err);
+        if (r == -ESRCH) {
+                r = err_set(err, ERR_STATE, ESRCH, "the VM is not running");
+                err_hint(err, "k3s-vm start");
+        }
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+int context_connect(struct context *ctx, const struct state *s, struct remote **ret, struct error *err) {
+        const struct project *p = ctx->project;
+        const struct remote_address address = {
+                        .host = "127.0.0.1",
+                        .port = s->ssh_port,
+                        .user = "root",
+                        .key_path = p->key_path,
+                        .host_key_pub = p->host_key_pub_path,
+        };
+        int r = remote_connect(&address, CONNECT_TIMEOUT_MS, ret, err);
+        if (r == -ECONNREFUSED || r == -ECONNRESET || r == -ETIMEDOUT) {
+                err_wrap(err, "the guest does not answer on SSH port %u yet", s->ssh_port);
+                err_hint(err, "k3s-vm start waits for it; k3s-vm logs serial shows what it is doing");
+                if (err)
+                        err->code = ERR_STATE;
+        }
+        return r;
+}
+
+char *quote_words(const struct strv *words) {
+        _cleanup_strv_ struct strv quoted = {0};
+        for (size_t i = 0; i < words->len; i++) {
+                char *word = str_shell_quote(words->items[i]);
+                if (i == 0 && *word != '\'') {
+                        /* Bare, the first word could be an assignment, a keyword or an alias. */
+                        strv_pushf(&quoted, "'%s'", word);
+                        free(word);
+                } else
+                        strv_push_take(&quoted, word);
+        }
+        return strv_join(&quoted, " ");
+}
+
+int exec_program(const char *path, char *const argv[], struct error *err) {
+        fflush(NULL);
+        signal(SIGPIPE, SIG_DFL);
+        execv(path, argv);
+        int r = err_errno(err, errno, "cannot run %s", path);
+        signal(SIGPIPE, SIG_IGN);
+        return r;
+}
