@@ -105,6 +105,14 @@ $O/tests/%: tests/unit/%.c $(LIBRARY)
 unit: $(UNIT_BINARIES) ## build and run the unit tests
 	$(Q)status=0; for t in $(UNIT_BINARIES); do $$t || status=1; done; exit $$status
 
+.PHONY: bench
+bench: all ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
+	$(Q)tests/bench/bench $(BENCH_ARGS)
+
+.PHONY: test
+test: ## every test, as scripts/test
+	$(Q)scripts/test
+
 .PHONY: help
 help: ## list the targets
 	$(Q)awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

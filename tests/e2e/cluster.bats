@@ -1,0 +1,191 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# A whole cluster, from an empty project to nothing left, with real QEMU, a real guest and real Kubernetes: the
+# offline payload, or with K3S_VM_TEST_K3S=PATH that K3s binary (and K3S_VM_TEST_K3S_IMAGES=PATH, an archive with
+# its pause image and localhost/k3s-vm/web:1; K3S_VM_TEST_K3S_ARGS, its arguments).
+# The tests build on each other and run in this order.
+
+load ../lib/common
+
+setup_file() {
+  common_project "$BATS_FILE_TMPDIR"
+  # The cache is shared with every other run: the first build takes minutes.
+  export XDG_CACHE_HOME="${K3S_VM_TEST_CACHE:-$HOME/.cache}"
+  common_ports
+  if [ -n "${K3S_VM_TEST_K3S:-}" ]; then
+    export K3S_VERSION="$K3S_VM_TEST_K3S"
+    export K3S_AIRGAP_IMAGES="${K3S_VM_TEST_K3S_IMAGES:-}"
+    export K3S_ARGS="${K3S_VM_TEST_K3S_ARGS:-}"
+  else
+    export K3S_VERSION=offline
+  fi
+}
+
+teardown_file() {
+  "$K3S_VM" destroy --yes --all >/dev/null 2>&1 || true
+}
+
+setup() {
+  cd "$PROJECT"
+}
+
+kubectl() {
+  "$K3S_VM" kubectl "$@"
+}
+
+# until_ok SECONDS COMMAND...
+until_ok() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    sleep 1
+  done
+}
+
+web_page() {
+  curl -fsS --max-time 5 "http://127.0.0.1:$WEB_PORT/"
+}
+
+web_page_is_there() {
+  web_page >/dev/null 2>&1
+}
+
+@test "one command in an empty project ends with a Ready cluster" {
+  run --separate-stderr "$K3S_VM"
+  echo "$output" "$stderr" >&2
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"is Ready"* ]]
+  [[ "$output" == *"$PROJECT/web/.kube/config"* ]]
+  echo "# times: $(jq -c .last_start_ms <<<"$("$K3S_VM" --json status)")" >&3
+}
+
+@test "kubectl get nodes says Ready, and ~/.kube/config is not touched" {
+  run kubectl get nodes --no-headers
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *" Ready "* ]]
+  [ ! -e "$HOME/.kube/config" ] || [ "$HOME/.kube/config" -ot "$PROJECT/.k3s-vm/config" ]
+}
+
+@test "the kubeconfig is private and points at this host's port" {
+  [ "$(stat -c %a "$PROJECT/web/.kube/config")" = 600 ]
+  grep -q "server: https://127.0.0.1:$API_PORT" "$PROJECT/web/.kube/config"
+}
+
+@test "status tells it in text and in JSON" {
+  run "$K3S_VM" status --verbose
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *": running"* ]]
+  run "$K3S_VM" --json status
+  [ "$(jq -r .state <<<"$output")" = running ]
+  [ "$(jq -r .api.ready <<<"$output")" = true ]
+  [ "$(jq -r '.nodes[0].ready' <<<"$output")" = true ]
+  if [ "$K3S_VERSION" = offline ]; then
+    [[ "$(jq -r .kubernetes.description <<<"$output")" == *"not K3s"* ]]
+  fi
+}
+
+@test "a Deployment with a NodePort answers through the host's web port" {
+  kubectl apply -f "$BATS_TEST_DIRNAME/web.json"
+  kubectl rollout status deployment/web --timeout=180s
+  until_ok 60 web_page_is_there
+  web_page
+}
+
+@test "ssh, exec and cp reach the guest" {
+  run "$K3S_VM" exec -- sh -c 'echo "out $1"; echo err >&2; exit 7' sh 'a  b'
+  [ "$status" -eq 7 ]
+  [[ "$output" == *"out a  b"* ]]
+  run "$K3S_VM" ssh -- hostname
+  [ "$output" = "$VM_NAME" ]
+  head -c 300000 /dev/urandom >"$BATS_TEST_TMPDIR/a file"
+  "$K3S_VM" cp "$BATS_TEST_TMPDIR/a file" "guest:/var/tmp/copy"
+  "$K3S_VM" cp "guest:/var/tmp/copy" "$BATS_TEST_TMPDIR/back"
+  cmp "$BATS_TEST_TMPDIR/a file" "$BATS_TEST_TMPDIR/back"
+}
+
+@test "logs show the guest, K3s and the supervisor" {
+  run "$K3S_VM" logs k3s -n 5
+  [ "$status" -eq 0 ]
+  [ -n "$output" ]
+  run "$K3S_VM" logs serial
+  [ -n "$output" ]
+  run "$K3S_VM" logs supervisor
+  [ -n "$output" ]
+}
+
+@test "bin/kubectl without a host kubectl runs the guest's own" {
+  # A PATH with everything but kubectl.
+  mkdir -p "$BATS_TEST_TMPDIR/bin"
+  for tool in env sh bash cat ssh; do
+    ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/$tool"
+  done
+  run env PATH="$BATS_TEST_TMPDIR/bin" "$(dirname "$K3S_VM")/kubectl" get deployment web -o 'jsonpath={.metadata.name}'
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "$output" = web ]
+  run env PATH="$BATS_TEST_TMPDIR/bin" "$(dirname "$K3S_VM")/kubectl" get deployment no-such-thing
+  [ "$status" -eq 1 ]
+}
+
+@test "the second command says that it runs already" {
+  run "$K3S_VM"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"running already"* ]]
+}
+
+@test "stop and start keep the Deployment, its Secret and the certificates" {
+  kubectl create secret generic kept --from-literal=word=hello
+  before=$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')
+  ca=$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
+
+  "$K3S_VM" stop
+  run "$K3S_VM" --json status
+  [ "$(jq -r .state <<<"$output")" = stopped ]
+  run "$K3S_VM" stop
+  [ "$status" -eq 4 ]
+
+  "$K3S_VM" start
+  echo "# times: $(jq -c .last_start_ms <<<"$("$K3S_VM" --json status)")" >&3
+  [ "$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')" = "$before" ]
+  [ "$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')" = "$ca" ]
+  kubectl rollout status deployment/web --timeout=180s
+  until_ok 90 web_page_is_there
+}
+
+@test "reset without --yes and without a terminal changes nothing" {
+  run "$K3S_VM" reset </dev/null
+  [ "$status" -eq 2 ]
+  [ "$("$K3S_VM" --json status | jq -r .state)" = running ]
+}
+
+@test "reset gives a new cluster and keeps the configuration" {
+  "$K3S_VM" configure VM_CPUS=2
+  before=$("$K3S_VM" --json status | jq -r .uuid)
+  "$K3S_VM" reset --yes
+  [ "$("$K3S_VM" --json status | jq -r .uuid)" != "$before" ]
+  grep -q VM_CPUS=2 "$PROJECT/.k3s-vm/config"
+  run kubectl get deployment web
+  [ "$status" -ne 0 ]
+  kubectl get nodes --no-headers | grep -q ' Ready '
+}
+
+@test "destroy leaves nothing running and nothing but the configuration" {
+  pid=$("$K3S_VM" --json status | jq -r .pid)
+  "$K3S_VM" destroy --yes
+  [ ! -e "/proc/$pid" ]
+  run find "$PROJECT" -mindepth 1 -type f
+  echo "$output"
+  for file in $output; do
+    case ${file#"$PROJECT"/} in
+      .k3s-vm/config | .k3s-vm/.gitignore | .k3s-vm/lock) ;;
+      *) return 1 ;;
+    esac
+  done
+  [ -z "$(find "$XDG_RUNTIME_DIR/k3s-vm" -name '*.sock' 2>/dev/null)" ]
+  [ -z "$(find "$XDG_STATE_HOME/k3s-vm" -type f 2>/dev/null)" ]
+  run "$K3S_VM" status
+  [ "$status" -eq 3 ]
+}
