@@ -412,8 +412,11 @@ static int write_image(int fd, const char *volume, const struct archive_entry *e
         _cleanup_(image_clear) struct image image = {.a = oom_check(libarchive.archive_write_new())};
         struct archive *a = image.a;
         /* Level 3 lets a file be larger than 4 GiB; strict keeps the permission bits as they are given; the padding
-         * is for the read-ahead of real drives. */
-        static const char *const options[][2] = {{"iso-level", "3"}, {"rockridge", "strict"}, {"pad", NULL}};
+         * is for the read-ahead of real drives; libarchive's own application id has its version in it. */
+        const char *const options[][2] = {
+                        {"iso-level", "3"},           {"rockridge", "strict"}, {"pad", NULL},
+                        {"application-id", "K3S-VM"}, {"volume-id", volume},
+        };
         if (libarchive.archive_write_set_format_iso9660(a) != ARCHIVE_OK ||
             libarchive.archive_write_set_bytes_in_last_block(a, 1) != ARCHIVE_OK)
                 return image_fail(&image, err);
@@ -421,8 +424,7 @@ static int write_image(int fd, const char *volume, const struct archive_entry *e
                 if (libarchive.archive_write_set_format_option(a, "iso9660", options[i][0], options[i][1]) !=
                     ARCHIVE_OK)
                         return image_fail(&image, err);
-        if (libarchive.archive_write_set_format_option(a, "iso9660", "volume-id", volume) != ARCHIVE_OK ||
-            libarchive.archive_write_open_fd(a, fd) != ARCHIVE_OK)
+        if (libarchive.archive_write_open_fd(a, fd) != ARCHIVE_OK)
                 return image_fail(&image, err);
         for (size_t i = 0; i < n; i++) {
                 int r = write_parents(&image, entries[i].name, entries, n, err);
