@@ -32,11 +32,11 @@ CPPFLAGS_ALL += $(shell pkg-config --cflags $(LINKED) $(LOADED))
 LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
 
 BASE := err buf strv fs proc proc_run loop progress library
-TOOLS := json yaml digest tail archive archive_iso http http_download remote remote_exec remote_copy qmp
+TOOLS := json yaml yaml_scalar digest tail archive archive_iso http http_download remote remote_exec remote_copy qmp
 DOMAIN := project config config_check config_file state registry listeners ports host accel guest image payload qemu qemu_tools vm vm_end \
 	exit events supervisor supervise launch kube kubeconfig k3s_config prepare lifecycle ready diagnose
 COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status cmd_reset cmd_destroy \
-	cmd_ssh cmd_exec cmd_cp cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl cmd_completion cmd_supervise
+	cmd_ssh cmd_exec cmd_cp cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl kubectl_guest cmd_completion cmd_supervise
 
 SOURCES := $(BASE:%=src/base/%.c) $(TOOLS:%=src/tools/%.c) $(DOMAIN:%=src/domain/%.c) $(COMMANDS:%=src/commands/%.c)
 SOURCES := $(wildcard $(SOURCES))
@@ -116,6 +116,10 @@ test: ## every test, as scripts/test
 .PHONY: help
 help: ## list the targets
 	$(Q)awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: all ## install below $(DESTDIR)$(PREFIX)
+	$(Q)install -Dm755 bin/k3s-vm $(DESTDIR)$(PREFIX)/bin/k3s-vm
 
 .PHONY: clean
 clean: ## remove everything that was built
