@@ -69,6 +69,8 @@ struct json *json_new_bool(bool value);
 struct json *json_new_null(void);
 struct json *json_copy(const struct json *j);
 void json_set(struct json *object, const char *key, struct json *value); /* takes @value over */
+/* As json_set() where no member of that name is there: it is not looked for, so that many can be added. */
+void json_add(struct json *object, const char *key, struct json *value);
 void json_set_string(struct json *object, const char *key, const char *value);
 void json_set_number(struct json *object, const char *key, double value);
 void json_set_bool(struct json *object, const char *key, bool value);

@@ -411,6 +411,16 @@ void json_set(struct json *object, const char *key, struct json *value) {
         oom_check(done ? value : NULL);
 }
 
+void json_add(struct json *object, const char *key, struct json *value) {
+        if (!value)
+                return;
+        if (!json_is_object(object)) {
+                json_free(value);
+                return;
+        }
+        oom_check(cJSON_AddItemToObject(to_cjson(object), key, to_cjson(value)) ? value : NULL);
+}
+
 void json_set_string(struct json *object, const char *key, const char *value) {
         json_set(object, key, json_new_string(value));
 }
