@@ -21,11 +21,14 @@ void kubeconfig_free(struct kubeconfig *k);
 DEFINE_FREEP(struct kubeconfig, kubeconfig_free)
 #define _cleanup_kubeconfig_ _cleanup_(kubeconfig_freep)
 
-/* Parses a kubeconfig (YAML or JSON, at most 1 MiB) and takes cluster and user of its current context. */
+/* Parses a kubeconfig (YAML or JSON, at most 1 MiB) and takes cluster and user of its current context. What is
+ * missing or wrong is named (-EBADMSG): an https server, certificate-authority-data, client-certificate-data and
+ * client-key-data have to be there; files and tokens in their place are refused. */
 int kubeconfig_parse(const char *text, size_t len, struct kubeconfig **ret, struct error *err);
 int kubeconfig_read(const char *path, struct kubeconfig **ret, struct error *err);
-/* Sets the server of the current context's cluster to https://127.0.0.1:@port and names cluster, user and context
- * @name. */
+/* Replaces the document by one with the same certificates and key and nothing else of the old one: its server is
+ * https://127.0.0.1:@port, and cluster, user and context are called @name. What a guest sent is never used without
+ * this step, since a kubeconfig can name programs that kubectl runs. */
 int kubeconfig_adapt(struct kubeconfig *k, uint16_t port, const char *name, struct error *err);
 /* Written 0600, atomically, its folder created 0700. Unchanged contents are not written again. */
 int kubeconfig_write(const struct kubeconfig *k, const char *path, struct error *err);
