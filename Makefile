@@ -29,9 +29,12 @@ LDFLAGS_ALL  := -Wl,--as-needed $(LDFLAGS_$(BUILD)) $(LDFLAGS)
 LINKED := libcjson yaml-0.1 libseccomp
 LOADED := libcurl libssh libarchive libcrypto
 CPPFLAGS_ALL += $(shell pkg-config --cflags $(LINKED) $(LOADED))
+# Where a loader finds no library by its soname (NixOS), the build names the file: make LIBCURL=/…/libcurl.so.4
+sonames = $(foreach l,LIBCURL LIBSSH LIBARCHIVE LIBCRYPTO,$(if $($l),-D$l_SONAME='"$($l)"'))
+CPPFLAGS_ALL += $(sonames)
 LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
 
-BASE := err buf strv fs proc proc_run loop progress library
+BASE := err buf strv fs proc proc_run loop progress library interrupt
 TOOLS := json yaml yaml_scalar digest tail archive archive_iso http http_download remote remote_exec remote_copy qmp
 DOMAIN := project config config_check config_file state registry listeners ports host accel guest image payload qemu qemu_tools vm vm_end \
 	exit events supervisor supervise launch kube kubeconfig k3s_config prepare lifecycle ready diagnose

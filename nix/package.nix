@@ -36,26 +36,22 @@ stdenv.mkDerivation {
   ];
 
   enableParallelBuilding = true;
-  makeFlags = [ "PREFIX=$(out)" ];
+  # Four libraries are loaded when first used (include/k3s-vm/library.h). No link names them, so the build does.
+  makeFlags = [
+    "PREFIX=$(out)"
+    "LIBCURL=${lib.getLib curl}/lib/libcurl.so.4"
+    "LIBSSH=${lib.getLib libssh}/lib/libssh.so.4"
+    "LIBARCHIVE=${lib.getLib libarchive}/lib/libarchive.so.13"
+    "LIBCRYPTO=${lib.getLib openssl}/lib/libcrypto.so.3"
+  ];
 
-  # Four libraries are loaded when first used, by soname (include/k3s-vm/library.h): no link names them, so their
-  # folders are given to the loader here.
   postFixup = ''
-    wrapProgram $out/bin/k3s-vm \
-      --suffix PATH : ${
-        lib.makeBinPath [
-          qemu_kvm
-          openssh
-        ]
-      } \
-      --prefix LD_LIBRARY_PATH : ${
-        lib.makeLibraryPath [
-          curl
-          libssh
-          libarchive
-          openssl
-        ]
-      }
+    wrapProgram $out/bin/k3s-vm --suffix PATH : ${
+      lib.makeBinPath [
+        qemu_kvm
+        openssh
+      ]
+    }
   '';
 
   meta = {
