@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <k3s-vm/buf.h>
 #include <k3s-vm/commands.h>
 
 /* The options that every command takes (main.c); the one with an argument names a folder. */
