@@ -7,6 +7,7 @@
 #pragma once
 
 #include <k3s-vm/config.h>
+#include <k3s-vm/json.h>
 #include <k3s-vm/proc.h>
 #include <k3s-vm/progress.h>
 #include <k3s-vm/project.h>
@@ -15,13 +16,34 @@
 
 /* Starts a supervisor which starts QEMU with @argv, and waits until QEMU runs guest code. On return @s holds
  * pid, start time, boot id and start of QEMU (saved by the caller) and @ret_vm its pidfd. A QEMU that
- * fails gives its own words as the error's detail. */
+ * fails gives its own words as the error's detail; a port that was taken meanwhile is ERR_PORT. The caller holds
+ * the VM's lock and has seen with vm_find() that no QEMU of this VM lives. */
 int supervisor_start(const struct project *p, struct state *s, const struct strv *argv, struct process *ret_vm,
                      struct progress *progress, struct error *err);
 
+/* Whether this VM has a supervisor. */
+bool supervisor_alive(const struct project *p);
+
+/* Gives a running VM that lost its supervisor a new one; does nothing when it has one. */
+int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err);
+
+/* Waits up to @grace_ms for the supervisor to end by itself, as it does when QEMU is gone, then ends it. The VM is
+ * not touched. No supervisor is fine. */
+int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err);
+
+/* Has the supervisor press the guest's power button, for when QEMU's other monitor cannot be reached. -ESRCH: there
+ * is none. */
+int supervisor_powerdown(const struct project *p);
+
 /* The supervisor's own main, reached through the hidden command `supervise`: descriptor 3 is the status pipe,
- * descriptor 4 a sealed memory file with the launch description. Returns an exit code. */
+ * descriptor 4 a sealed memory file with the launch description. Returns an exit code.
+ *
+ * Signals: SIGTERM ends the supervisor and leaves the VM running; SIGUSR1 presses the guest's power button.
+ *
+ * A QEMU that crashed, or whose guest panicked, is started again after a growing delay, five times in ten minutes
+ * at most, if state.json says that the VM is to run (intent "running", this QEMU's pid) and no command holds
+ * the VM's lock: a command at work deals with it itself. */
 int supervisor_main(void);
 
-/* Appends one line to events.jsonl: {"time":…,"event":…,…@fields}. @fields is taken over, may be NULL. */
+/* Appends one line to events.jsonl: {"time":…,"ms":…,"event":…,…@fields}. @fields is taken over, may be NULL. */
 void events_append(const struct project *p, const char *event, struct json *fields);

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/* The side of a command: starting a supervisor, finding it, ending it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
+#include <k3s-vm/supervisor.h>
+#include <k3s-vm/vm.h>
+
+#include "supervise.h"
+
+#define START_TIMEOUT_MS (90U * 1000) /* the supervisor's own limits are shorter; this is for one that hangs */
+#define STATUS_MAX_BYTES (256U * 1024)
+#define END_GRACE_MS 2000
+
+/* A memory file with @text that nobody can change any more, read from its start. */
+static int sealed_memfd(const char *text, int *ret_fd, struct error *err) {
+        _cleanup_close_ int fd = memfd_create("k3s-vm-launch", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot create a memory file");
+        for (size_t done = 0, len = strlen(text); done < len;) {
+                ssize_t n = write(fd, text + done, len - done);
+                if (n < 0 && errno != EINTR)
+                        return err_errno(err, errno, "cannot write a memory file");
+                done += n > 0 ? (size_t)n : 0;
+        }
+        if (lseek(fd, 0, SEEK_SET) < 0 ||
+            fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+                return err_errno(err, errno, "cannot seal a memory file");
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+/* Starts the supervisor; @ret_status is the pipe it reports on. */
+static int spawn(const struct project *p, const struct state *s, const struct json *orders, struct process *ret,
+                 int *ret_status, struct error *err) {
+        _cleanup_free_ char *text = json_print(orders, false);
+        _cleanup_close_ int memfd = -1, read_end = -1, write_end = -1;
+        int r = sealed_memfd(text, &memfd, err);
+        if (r < 0)
+                return r;
+        int fds[2];
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return err_errno(err, errno, "cannot create a pipe");
+        read_end = fds[0];
+        write_end = fds[1];
+        fcntl(read_end, F_SETFL, O_NONBLOCK);
+
+        /* Everything after the name is for people who look at `ps`. */
+        const char *const argv[] = {"/proc/self/exe",        "supervise", "--project", p->root,
+                                    s->name ? s->name : "-", s->uuid,     NULL};
+        const struct proc_fd kept[] = {{write_end, SUPERVISE_STATUS_FD}, {memfd, SUPERVISE_LAUNCH_FD}};
+        _cleanup_close_ int log = open(p->log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        struct proc_spec spec = PROC_SPEC_INIT;
+        spec.argv = argv;
+        spec.fds = kept;
+        spec.n_fds = ELEMENTSOF(kept);
+        spec.stderr_fd = log;
+        spec.cwd = "/";
+        spec.new_session = true;
+        r = proc_spawn(&spec, ret, err);
+        if (r < 0)
+                return err_wrap(err, "cannot start the supervisor");
+        *ret_status = TAKE_FD(read_end);
+        return 0;
+}
+
+/* The next line on the status pipe as JSON; -ENODATA when the supervisor is gone. */
+static int next_line(int fd, struct buf *in, uint64_t deadline, struct json **ret, struct error *err) {
+        for (;;) {
+                char *newline = in->len ? memchr(in->data, '\n', in->len) : NULL;
+                if (newline) {
+                        size_t len = (size_t)(newline - in->data);
+                        int r = json_parse(in->data, len, ret, err);
+                        buf_consume(in, len + 1);
+                        return r;
+                }
+                uint64_t now = now_ms();
+                if (now >= deadline)
+                        return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the supervisor does not answer");
+                int r = interrupt_wait(fd, (unsigned)(deadline - now), err);
+                if (r < 0)
+                        return r;
+                ssize_t n = r > 0 ? buf_read(in, fd) : -EAGAIN;
+                if (n == 0)
+                        return -ENODATA;
+                if (n < 0 && n != -EAGAIN)
+                        return err_errno(err, (int)-n, "cannot hear the supervisor");
+        }
+}
+
+static int take_error(const struct json *e, struct error *err) {
+        uint64_t code = json_u64_or(json_get(e, "code"), ERR_FAILED), errnum = json_u64_or(json_get(e, "errnum"), EIO);
+        int r = err_set(err, (enum err_code)code, (int)errnum, "%s",
+                        json_string_or(json_get(e, "message"), "the supervisor failed"));
+        if (json_string(json_get(e, "hint")))
+                err_hint(err, "%s", json_string(json_get(e, "hint")));
+        err_detail(err, json_string(json_get(e, "detail")));
+        return r;
+}
+
+/* Waits until the supervisor says that the VM runs, or why not. */
+static int wait_running(struct process *supervisor, int status, pid_t *ret_pid, uint64_t *ret_start_time,
+                        struct error *err) {
+        _cleanup_buf_ struct buf in = BUF_INIT(STATUS_MAX_BYTES);
+        uint64_t deadline = now_ms() + START_TIMEOUT_MS;
+        for (;;) {
+                _cleanup_json_ struct json *line = NULL;
+                int r = next_line(status, &in, deadline, &line, err);
+                const struct json *running = json_get(line, "running"), *e = json_get(line, "error");
+                if (r == 0 && running) {
+                        *ret_pid = (pid_t)json_u64_or(json_get(running, "pid"), 0);
+                        *ret_start_time = json_u64_or(json_get(running, "start_time"), 0);
+                        return 0;
+                }
+                if (r == 0 && !e)
+                        continue;
+                if (r == 0)
+                        r = take_error(e, err);
+                struct proc_result result = {0};
+                if ((r == -ENODATA || e) && proc_wait(supervisor, END_GRACE_MS, &result, NULL) == 0 && !e) {
+                        _cleanup_free_ char *how = proc_result_string(&result);
+                        return err_set(err, ERR_FAILED, EIO, "the supervisor %s", how);
+                }
+                return r == -ENODATA ? err_set(err, ERR_FAILED, EIO, "the supervisor went silent") : r;
+        }
+}
+
+int supervisor_start(const struct project *p, struct state *s, const struct strv *argv, struct process *ret_vm,
+                     struct progress *progress, struct error *err) {
+        /* One that waits to restart a crashed VM is not needed any more. */
+        int r = supervisor_end(p, 0, err);
+        if (r < 0)
+                return r;
+        _cleanup_json_ struct json *orders = launch_to_json(p->root, s->uuid, s->name, argv);
+        _cleanup_process_ struct process supervisor = PROCESS_INIT, vm = PROCESS_INIT;
+        _cleanup_close_ int status = -1;
+        r = spawn(p, s, orders, &supervisor, &status, err);
+        if (r < 0)
+                return r;
+        progress_debug(progress, "the supervisor is process %d", supervisor.pid);
+        pid_t pid = 0;
+        uint64_t start_time = 0, check = 0;
+        r = wait_running(&supervisor, status, &pid, &start_time, err);
+        if (r < 0)
+                return r;
+        if (proc_open(pid, &vm.pidfd) < 0 || proc_start_time(pid, &check) < 0 || check != start_time)
+                return err_set(err, ERR_FAILED, ESRCH, "QEMU ended right after its start");
+        vm.pid = pid;
+        progress_debug(progress, "QEMU is process %d", pid);
+        s->pid = pid;
+        s->start_time = start_time;
+        s->started_ms = wall_ms();
+        free(s->boot_id);
+        s->boot_id = proc_boot_id();
+        *ret_vm = vm;
+        vm = PROCESS_INIT;
+        return 0;
+}
+
+int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err) {
+        if (supervisor_alive(p))
+                return 0;
+        uint64_t start_time = 0;
+        _cleanup_strv_ struct strv argv = {0};
+        if (proc_start_time(vm->pid, &start_time) < 0 || proc_cmdline(vm->pid, &argv) < 0 || !proc_alive(vm->pidfd))
+                return err_set(err, ERR_STATE, ESRCH, "the VM is gone");
+        _cleanup_json_ struct json *orders = launch_to_json(p->root, s->uuid, s->name, &argv);
+        struct json *adopt = json_set_object(orders, "adopt");
+        json_set_number(adopt, "pid", vm->pid);
+        json_set_number(adopt, "start_time", (double)start_time);
+        _cleanup_process_ struct process supervisor = PROCESS_INIT;
+        _cleanup_close_ int status = -1;
+        int r = spawn(p, s, orders, &supervisor, &status, err);
+        pid_t pid = 0;
+        if (r == 0)
+                r = wait_running(&supervisor, status, &pid, &start_time, err);
+        return r < 0 ? err_wrap(err, "cannot watch over the running VM") : 0;
+}
+
+/* The live supervisor: the owner of its lock, if it is one by its command line. -ESRCH: none. */
+static int find_supervisor(const struct project *p, struct process *ret) {
+        _cleanup_free_ char *path = supervisor_lock_path(p);
+        _cleanup_process_ struct process v = PROCESS_INIT;
+        int r = lock_owner(path, &v);
+        _cleanup_strv_ struct strv cmdline = {0};
+        if (r == 0 && (proc_cmdline(v.pid, &cmdline) < 0 || !strv_contains(&cmdline, "supervise")))
+                r = -ESRCH;
+        if (r < 0)
+                return r;
+        *ret = v;
+        v = PROCESS_INIT;
+        return 0;
+}
+
+bool supervisor_alive(const struct project *p) {
+        _cleanup_process_ struct process v = PROCESS_INIT;
+        return find_supervisor(p, &v) == 0;
+}
+
+int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err) {
+        _cleanup_process_ struct process v = PROCESS_INIT;
+        if (find_supervisor(p, &v) < 0)
+                return 0;
+        static const int signals[] = {0, SIGTERM, SIGKILL};
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+                if (signals[i]) {
+                        int r = proc_signal(&v, signals[i], err);
+                        if (r < 0)
+                                return err_wrap(err, "cannot end the supervisor");
+                }
+                int r = interrupt_wait(v.pidfd, signals[i] ? END_GRACE_MS : grace_ms, err);
+                if (r != 0)
+                        return r < 0 ? r : 0;
+        }
+        return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the supervisor (process %d) cannot be ended", v.pid);
+}
+
+int supervisor_powerdown(const struct project *p) {
+        _cleanup_process_ struct process v = PROCESS_INIT;
+        int r = find_supervisor(p, &v);
+        return r < 0 ? r : proc_signal(&v, SIGUSR1, NULL);
+}
