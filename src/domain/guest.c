@@ -184,8 +184,10 @@ int guest_load(const char *dir, struct guest **ret, struct error *err) {
         int r = json_read_file(path, GUEST_JSON_MAX, &j, err);
         if (r == 0)
                 r = guest_parse(absolute, j, &g, err);
-        if (r < 0)
-                return err_wrap(err, "cannot use the guest in %s", absolute);
+        if (r < 0) {
+                err_wrap(err, "cannot use the guest in %s", absolute);
+                return r;
+        }
         const char *const files[] = {g->kernel, g->initrd, g->boot_disk, g->root_image};
         for (size_t i = 0; i < ELEMENTSOF(files); i++) {
                 if (!files[i])

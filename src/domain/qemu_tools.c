@@ -75,8 +75,10 @@ static int ask_machine(const char *program, char **ret, struct error *err) {
         run.timeout_ms = TOOL_TIMEOUT_MS;
         struct proc_result result = {0};
         int r = proc_run(&run, &result, err);
-        if (r < 0)
-                return err_wrap(err, "cannot ask %s for its machine types", program);
+        if (r < 0) {
+                err_wrap(err, "cannot ask %s for its machine types", program);
+                return r;
+        }
         char *machine = result.exit_status == 0 ? qemu_newest_q35(buf_str(&out)) : NULL;
         if (!machine) {
                 _cleanup_free_ char *how = proc_result_string(&result);
@@ -124,8 +126,10 @@ static int run_qemu_img(const char *const *argv, const char *what, struct error 
         run.timeout_ms = TOOL_TIMEOUT_MS;
         struct proc_result result = {0};
         int r = proc_run(&run, &result, err);
-        if (r < 0)
-                return err_wrap(err, "%s", what);
+        if (r < 0) {
+                err_wrap(err, "%s", what);
+                return r;
+        }
         if (result.exit_status != 0) {
                 _cleanup_free_ char *how = proc_result_string(&result);
                 r = err_set(err, ERR_FAILED, EIO, "%s: qemu-img %s", what, how);

@@ -64,8 +64,10 @@ static int spawn(const struct project *p, const struct state *s, const struct js
         spec.cwd = "/";
         spec.new_session = true;
         r = proc_spawn(&spec, ret, err);
-        if (r < 0)
-                return err_wrap(err, "cannot start the supervisor");
+        if (r < 0) {
+                err_wrap(err, "cannot start the supervisor");
+                return r;
+        }
         *ret_status = TAKE_FD(read_end);
         return 0;
 }
@@ -180,7 +182,9 @@ int supervisor_adopt(const struct project *p, const struct state *s, const struc
         pid_t pid = 0;
         if (r == 0)
                 r = wait_running(&supervisor, status, &pid, &start_time, err);
-        return r < 0 ? err_wrap(err, "cannot watch over the running VM") : 0;
+        if (r < 0)
+                err_wrap(err, "cannot watch over the running VM");
+        return r;
 }
 
 /* The live supervisor: the owner of its lock, if it is one by its command line. -ESRCH: none. */
@@ -211,8 +215,10 @@ int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err
         for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
                 if (signals[i]) {
                         int r = proc_signal(&v, signals[i], err);
-                        if (r < 0)
-                                return err_wrap(err, "cannot end the supervisor");
+                        if (r < 0) {
+                                err_wrap(err, "cannot end the supervisor");
+                                return r;
+                        }
                 }
                 int r = interrupt_wait(v.pidfd, signals[i] ? END_GRACE_MS : grace_ms, err);
                 if (r != 0)

@@ -295,8 +295,10 @@ int qmp_call(struct qmp *q, const char *command, struct json *arguments, unsigne
         }
         _cleanup_json_ struct json *answer = NULL;
         r = transact(q, command, arguments, now_ms() + timeout_ms, &answer, err);
-        if (r < 0)
-                return err_wrap(err, "%s", command);
+        if (r < 0) {
+                err_wrap(err, "%s", command);
+                return r;
+        }
         const struct json *error = json_get(answer, "error");
         if (error) {
                 const char *text = json_string_or(json_get(error, "desc"), "an error without a description");
