@@ -127,6 +127,8 @@ static int check_text(const char *text, size_t len, struct error *err) {
                         depth--;
                 i++;
         }
+        if (depth > 0)
+                return fail_at(err, text, len, "the text ends too early");
         return 0;
 }
 
@@ -151,7 +153,7 @@ int json_parse(const char *text, size_t len, struct json **ret, struct error *er
         _cleanup_json_ struct json *j = from_cjson(cJSON_ParseWithLengthOpts(text, len, &end, false));
         size_t offset = end >= text && end <= text + len ? (size_t)(end - text) : len;
         if (!j)
-                return fail_at(err, text, offset, offset >= len ? "the text ends too early" : "a syntax error");
+                return fail_at(err, text, offset, "a syntax error");
         while (offset < len && strchr(" \t\n\r", text[offset]))
                 offset++;
         if (offset < len)
