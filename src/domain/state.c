@@ -114,6 +114,7 @@ static int from_json(const struct json *j, struct state **ret, struct error *err
         s->payload_name = plain_string(json_get(j, "payload", "name"));
         s->payload_version = plain_string(json_get(j, "payload", "version"));
         s->payload_description = plain_string(json_get(j, "payload", "description"));
+        s->payload_none = json_bool_or(json_get(j, "payload", "none"), false);
         s->machine = plain_string(json_get(j, "machine"));
         s->disk_gib = (unsigned)bounded(json_get(j, "disk_gib"), 65536);
         s->accel = plain_string(json_get(j, "accel"));
@@ -181,6 +182,8 @@ struct json *state_to_json(const struct state *s) {
         json_set_string(payload, "name", s->payload_name);
         json_set_string(payload, "version", s->payload_version);
         json_set_string(payload, "description", s->payload_description);
+        if (s->payload_none)
+                json_set_bool(payload, "none", true);
         json_set_string(j, "machine", s->machine);
         json_set_number(j, "disk_gib", s->disk_gib);
         json_set_string(j, "accel", s->accel);
