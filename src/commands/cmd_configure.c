@@ -107,7 +107,7 @@ static void say_consequences(struct context *ctx, const struct strv *restart, co
  * else wins over the file. */
 static void compare(struct context *ctx, const struct config *before, const struct config *after,
                     const struct strv *assignments, struct strv *changed, struct strv *restart, struct strv *reset) {
-        size_t n;
+        size_t n, outdone = 0;
         const struct config_key *keys = config_keys(&n);
         for (size_t i = 0; i < n; i++) {
                 const char *name = keys[i].name;
@@ -122,10 +122,15 @@ static void compare(struct context *ctx, const struct config *before, const stru
                 }
                 for (size_t a = 0; a < assignments->len; a++)
                         if (str_starts(assignments->items[a], name) && assignments->items[a][strlen(name)] == '=' &&
-                            str_eq(config_source(after, name), "environment"))
-                                progress_warn(ctx->progress, "%s is set in the environment too, and that one wins",
+                            str_eq(config_source(after, name), "environment")) {
+                                progress_warn(ctx->progress,
+                                              "%s is written, but it is set in the environment too, and that one wins",
                                               name);
+                                outdone++;
+                        }
         }
+        if (changed->len == 0 && outdone == 0)
+                progress_note(ctx->progress, "nothing changed");
 }
 
 static int set(struct context *ctx, const struct strv *assignments, struct error *err) {
@@ -142,9 +147,7 @@ static int set(struct context *ctx, const struct strv *assignments, struct error
                 return r;
         _cleanup_strv_ struct strv changed = {0}, restart = {0}, reset = {0};
         compare(ctx, before, ctx->config, assignments, &changed, &restart, &reset);
-        if (changed.len == 0)
-                progress_note(ctx->progress, "nothing changed");
-        else
+        if (changed.len > 0)
                 say_consequences(ctx, &restart, &reset);
         if (ctx->json)
                 show_json(ctx->config, &changed);

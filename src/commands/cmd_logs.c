@@ -228,6 +228,7 @@ static int show(struct context *ctx, const char *source, uint64_t lines, bool fo
         if (r == -EUCLEAN && !k3s)
                 r = 0;
         if (!source && r < 0 && r != -ENOENT) {
+                progress_note(ctx->progress, "%s; this is the serial line", err->message);
                 error_clear(err);
                 source = "serial";
                 r = 0;

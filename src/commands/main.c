@@ -141,6 +141,9 @@ static int run(struct context *ctx, char **argv, struct error *err) {
                 argv += used;
         }
         if (!command) {
+                /* An empty word is most likely a variable that was not set: no reason to start a VM. */
+                if (*argv && !**argv)
+                        return usage_error(err, NULL, "there is no command \"%s\"", *argv);
                 const char *name = *argv && **argv != '-' ? *argv++ : "";
                 if (help && !*name) {
                         print_help();
