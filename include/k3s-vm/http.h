@@ -2,7 +2,7 @@
 /*
  * HTTPS (libcurl behind it). A client keeps its connection between requests. TLS is always verified:
  * against the system's authorities (CURL_CA_BUNDLE and the proxy variables are honoured), or against
- * one given authority, as for a cluster's API.
+ * one given authority, as for a cluster's API. Signals of interrupt.h end any of this with -ECANCELED.
  */
 #pragma once
 
@@ -62,11 +62,10 @@ struct http_download {
         unsigned attempts;         /* tries with growing pauses for what can pass; 0: 4 */
         struct progress *progress;
         struct progress_phase *phase;
-        const int *cancel_fd; /* NULL, or a descriptor that becomes readable when the download must end */
 };
 /* Downloads with resume by range, hashing while it streams. With @sha256, a file already there that matches it is
  * the download. Two programs that fetch the same file at once do it once: the second waits for the first. A
  * wrong hash removes the partial file and is -EBADMSG; a 404 is -ENOENT; a missing network -ENETUNREACH; no
- * room on the disk -ENOSPC, found out before the download where the server tells the size; -ECANCELED. A partial
+ * room on the disk -ENOSPC, found out before the download where the server tells the size. A partial
  * file is kept for the next time when the download fails for another reason. */
 int http_download(struct http *h, const struct http_download *download, struct error *err);

@@ -6,6 +6,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include <k3s-vm/interrupt.h>
 #include <k3s-vm/strv.h>
 
 #include "http_internal.h"
@@ -148,7 +149,15 @@ int http_prepare(struct http *h, const char *url, struct error *err) {
         return 0;
 }
 
+/* Called with each piece of data, and about once a second when there is none. */
+static int on_tick(_unused_ void *userdata, _unused_ curl_off_t a, _unused_ curl_off_t b, _unused_ curl_off_t c,
+                   _unused_ curl_off_t d) {
+        return interrupt_pending();
+}
+
 CURLcode http_run(struct http *h) {
+        http_setopt(h, CURLOPT_NOPROGRESS, 0L);
+        http_setopt(h, CURLOPT_XFERINFOFUNCTION, on_tick);
         /* TLS libraries write with write(2), and a server that hangs up would end the program. */
         sigset_t pipe_only, before, pending;
         sigemptyset(&pipe_only);
@@ -197,6 +206,8 @@ static int errno_of(struct http *h, CURLcode code) {
 }
 
 int http_failed(struct http *h, CURLcode code, const char *url, struct error *err) {
+        if (code == CURLE_ABORTED_BY_CALLBACK)
+                return err_set(err, ERR_INTERRUPTED, ECANCELED, "interrupted while fetching %s", url);
         int e = errno_of(h, code);
         const char *text = h->message[0] ? h->message : libcurl.curl_easy_strerror(code);
         _cleanup_free_ char *shown = str_printable(text, strlen(text));

@@ -6,13 +6,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
 
 #include "http_internal.h"
 
@@ -58,15 +58,6 @@ static void transfer_clear(struct transfer *t) {
         free(t->from);
         digest_freep(&t->digest);
         error_clear(&t->failure);
-}
-
-static bool cancelled(const struct http_download *d, unsigned wait_ms) {
-        struct pollfd pfd = {.fd = d->cancel_fd ? *d->cancel_fd : -1, .events = POLLIN};
-        return poll(&pfd, 1, (int)wait_ms) > 0;
-}
-
-static int interrupted(const struct http_download *d, struct error *err) {
-        return err_set(err, ERR_INTERRUPTED, ECANCELED, "the download of %s was interrupted", d->url);
 }
 
 static void show(struct transfer *t, bool now) {
@@ -131,8 +122,7 @@ static int take_up(struct transfer *t, struct error *err) {
                         break;
                 digest_update(t->digest, chunk, (size_t)n);
                 t->have += (uint64_t)n;
-                if (cancelled(t->download, 0))
-                        return interrupted(t->download, err);
+                r = interrupt_check(err);
         }
         if (r == 0 && lseek(t->fd, (off_t)t->have, SEEK_SET) < 0)
                 r = err_errno(err, errno, "cannot read %s", t->part);
@@ -252,16 +242,6 @@ static size_t on_data(char *data, size_t size, size_t n, void *userdata) {
         return len;
 }
 
-/* Called about once a second when nothing comes in. */
-static int on_tick(void *userdata, _unused_ curl_off_t a, _unused_ curl_off_t b, _unused_ curl_off_t c,
-                   _unused_ curl_off_t d) {
-        struct transfer *t = userdata;
-        if (!cancelled(t->download, 0))
-                return 0;
-        interrupted(t->download, &t->failure);
-        return 1;
-}
-
 /* Attempts. */
 
 static int status_error(const struct http_download *d, long status, bool *ret_passing, struct error *err) {
@@ -311,9 +291,6 @@ static int attempt(struct transfer *t, bool *ret_passing, struct error *err) {
         http_setopt(t->http, CURLOPT_HEADERDATA, t);
         http_setopt(t->http, CURLOPT_WRITEFUNCTION, on_data);
         http_setopt(t->http, CURLOPT_WRITEDATA, t);
-        http_setopt(t->http, CURLOPT_NOPROGRESS, 0L);
-        http_setopt(t->http, CURLOPT_XFERINFOFUNCTION, on_tick);
-        http_setopt(t->http, CURLOPT_XFERINFODATA, t);
         CURLcode code = http_run(t->http);
         http_setopt(t->http, CURLOPT_HTTPHEADER, NULL);
 
@@ -393,8 +370,9 @@ static int fetch(struct transfer *t, struct error *err) {
                 if (!passing || n >= attempts)
                         return err_move(err, &failure);
                 progress_debug(d->progress, "%s; trying again in %u ms", failure.message, pause_ms);
-                if (cancelled(d, pause_ms))
-                        return interrupted(d, err);
+                r = interrupt_wait(-1, pause_ms, err);
+                if (r < 0)
+                        return r;
                 pause_ms = pause_ms * 2 < LONGEST_PAUSE_MS ? pause_ms * 2 : LONGEST_PAUSE_MS;
         }
 }
@@ -420,8 +398,9 @@ static int lock_part(struct transfer *t, const struct stat *before, struct error
                                 progress_update(d->progress, d->phase, "waiting for another k3s-vm that downloads it",
                                                 0, 0, NULL);
                         said = true;
-                        if (cancelled(d, 0))
-                                return interrupted(d, err);
+                        r = interrupt_check(err);
+                        if (r < 0)
+                                return r;
                         continue;
                 }
                 if (r < 0)

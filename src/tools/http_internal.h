@@ -51,7 +51,7 @@ struct http {
  * that is neither https nor http to 127.0.0.1. */
 int http_prepare(struct http *h, const char *url, struct error *err);
 
-/* curl_easy_perform() without SIGPIPE. */
+/* curl_easy_perform() without SIGPIPE, ended by an interruption (CURLE_ABORTED_BY_CALLBACK). */
 CURLcode http_run(struct http *h);
 
 /* The error for a failed transfer. */

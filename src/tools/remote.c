@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
 
 #include "remote_internal.h"
 
@@ -118,13 +119,14 @@ int remote_make_key(const char *path, const char *comment, struct error *err) {
 
 /* Sockets. */
 
+/* 0, -ETIMEDOUT or -ECANCELED. */
 static int poll_until(int fd, short events, uint64_t deadline_ms) {
         for (;;) {
                 uint64_t now = now_ms();
-                struct pollfd pfd = {.fd = fd, .events = events};
-                int n = poll(&pfd, 1, now >= deadline_ms ? 0 : (int)(deadline_ms - now));
+                struct pollfd pfds[] = {{.fd = fd, .events = events}, {.fd = interrupt_fd(), .events = POLLIN}};
+                int n = poll(pfds, ELEMENTSOF(pfds), now >= deadline_ms ? 0 : (int)(deadline_ms - now));
                 if (n > 0)
-                        return 0;
+                        return pfds[1].revents ? -ECANCELED : 0;
                 if (n == 0)
                         return -ETIMEDOUT;
                 if (errno != EINTR)
@@ -163,9 +165,11 @@ static int open_socket(const char *host, uint16_t port, uint64_t deadline_ms, in
         if (rc != 0)
                 return err_set(err, ERR_FAILED, EHOSTUNREACH, "cannot find the host %s: %s", host, gai_strerror(rc));
         int r = -EHOSTUNREACH;
-        for (struct addrinfo *a = addresses; a && r < 0; a = a->ai_next)
+        for (struct addrinfo *a = addresses; a && r < 0 && r != -ECANCELED; a = a->ai_next)
                 r = connect_to(a, deadline_ms, ret);
         freeaddrinfo(addresses);
+        if (r == -ECANCELED)
+                return interrupt_check(err);
         if (r == -ETIMEDOUT)
                 return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "cannot connect to %s:%u: no answer", host, port);
         return r < 0 ? err_errno(err, -r, "cannot connect to %s:%u", host, port) : 0;
@@ -181,6 +185,8 @@ int remote_probe_banner(uint16_t port, unsigned timeout_ms, struct error *err) {
         char banner[4];
         for (size_t have = 0; have < sizeof(banner);) {
                 r = poll_until(fd, POLLIN, deadline);
+                if (r == -ECANCELED)
+                        return interrupt_check(err);
                 if (r < 0)
                         return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "port %u did not greet as SSH in time", port);
                 ssize_t n = recv(fd, banner + have, sizeof(banner) - have, 0);
@@ -245,6 +251,8 @@ static int set_options(ssh_session session, const struct remote_address *address
 }
 
 static int timed_out(const struct remote_address *a, const char *step, struct error *err) {
+        if (interrupt_pending())
+                return interrupt_check(err);
         return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "%s:%u did not answer in time while %s", a->host, a->port, step);
 }
 

@@ -2,7 +2,8 @@
 /*
  * Copies by SFTP. libssh 0.10 has SFTP in a blocking form only, and its reading loop takes a time limit for
  * "nothing yet, try again". So a timer sits in the session's own poll set: when the guest has not answered
- * one request for STALL_MS it shuts the socket down, which ends any call of libssh.
+ * one request for STALL_MS, or for two ticks after an interruption, it shuts the socket down, which ends any call
+ * of libssh. Between requests an interruption ends the copy in good order.
  *
  * Locally everything is done relative to folders that were opened without following symlinks, so nothing
  * that the guest sends (a symlink and then a folder of the same name) leads out of the copy.
@@ -17,11 +18,13 @@
 
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
 
 #include "remote_internal.h"
 
 #define CHUNK (128U * 1024)
 #define STALL_MS 60000
+#define TICK_MS 1000
 /* More than any real tree; what a guest sends must not exhaust descriptors or memory. */
 #define DEPTH_MAX 200
 #define NAMES_MAX 1000000U
@@ -35,26 +38,32 @@ struct copy {
         unsigned depth;
         char *chunk;
         int timer_fd;
+        uint64_t deadline_ms; /* of the request under way */
         bool stalled;
+        int interrupted_ticks;
 };
 
 /* The session: SFTP started, time watched. */
 
-static int on_stall(_unused_ socket_t fd, _unused_ int revents, void *userdata) {
+static int on_tick(socket_t fd, _unused_ int revents, void *userdata) {
         struct copy *c = userdata;
-        c->stalled = true;
-        shutdown(c->remote->fd, SHUT_RDWR);
+        uint64_t ticks;
+        if (read(fd, &ticks, sizeof(ticks)) < 0)
+                return 0;
+        c->stalled = c->stalled || now_ms() >= c->deadline_ms;
+        c->interrupted_ticks += interrupt_pending();
+        if (c->stalled || c->interrupted_ticks >= 2)
+                shutdown(c->remote->fd, SHUT_RDWR);
         return 0;
 }
 
-static void set_timer(struct copy *c, unsigned ms) {
-        struct itimerspec when = {.it_value = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}};
-        timerfd_settime(c->timer_fd, 0, &when, NULL);
+/* The time for the next request starts now. */
+static void start_request(struct copy *c) {
+        c->deadline_ms = now_ms() + STALL_MS;
 }
 
-/* The SFTP session, with the time for the next request starting now. */
 static sftp_session sftp(struct copy *c) {
-        set_timer(c, STALL_MS);
+        start_request(c);
         return c->remote->sftp;
 }
 
@@ -77,6 +86,8 @@ void remote_close_sftp(struct remote *r) {
 /* The error for the last SFTP request, which concerned the guest's @path. */
 static int failed(struct copy *c, struct error *err, const char *what, const char *path) {
         _cleanup_free_ char *shown = str_printable(path, strlen(path));
+        if (c->interrupted_ticks > 0)
+                return interrupt_check(err);
         if (c->stalled)
                 return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "cannot %s %s in the guest: no answer for %d s", what,
                                shown, STALL_MS / 1000);
@@ -112,15 +123,21 @@ static int copy_begin(struct copy *c, struct error *err) {
         if (c->timer_fd < 0)
                 return err_errno(err, errno, "cannot make a timer");
         libssh.ssh_set_blocking(c->remote->session, 1);
-        if (libssh.ssh_event_add_fd(c->remote->event, c->timer_fd, POLLIN, on_stall, c) != SSH_OK)
+        if (libssh.ssh_event_add_fd(c->remote->event, c->timer_fd, POLLIN, on_tick, c) != SSH_OK)
                 return err_set(err, ERR_FAILED, EIO, "cannot watch a timer");
+        const struct itimerspec ticks = {.it_value.tv_sec = TICK_MS / 1000, .it_interval.tv_sec = TICK_MS / 1000};
+        start_request(c);
+        timerfd_settime(c->timer_fd, 0, &ticks, NULL);
         c->chunk = xcalloc(1, CHUNK);
         if (c->remote->sftp)
                 return 0;
-        set_timer(c, STALL_MS);
         c->remote->sftp = libssh.sftp_new(c->remote->session);
         if (!c->remote->sftp || libssh.sftp_init(c->remote->sftp) < 0) {
                 bool stalled = c->stalled;
+                if (c->interrupted_ticks > 0) {
+                        remote_close_sftp(c->remote);
+                        return interrupt_check(err);
+                }
                 int r = remote_error(c->remote, err, "cannot start a copy with the guest");
                 remote_close_sftp(c->remote);
                 return stalled ? err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the guest did not start the copy in time") : r;
@@ -188,10 +205,11 @@ static int replace(struct copy *c, const char *from, const char *to, struct erro
         _cleanup_free_ char *quoted_to = str_shell_quote(to);
         _cleanup_free_ char *command = xasprintf("mv -fT -- %s %s", quoted_from, quoted_to);
         int status = 0;
-        set_timer(c, 0);
+        c->deadline_ms = UINT64_MAX; /* remote_exec() has its own */
         libssh.ssh_set_blocking(c->remote->session, 0);
         int r = remote_exec(c->remote, &(struct remote_exec){.command = command}, &status, err);
         libssh.ssh_set_blocking(c->remote->session, 1);
+        start_request(c);
         if (r == 0 && status != 0)
                 r = err_set(err, ERR_FAILED, EIO, "cannot replace %s in the guest", to);
         return r;
@@ -206,7 +224,10 @@ static int put_data(struct copy *c, int fd, const char *name, sftp_file file, co
                         return err_errno(err, errno, "cannot read %s", name);
                 if (n == 0)
                         return 0;
-                set_timer(c, STALL_MS);
+                int r = interrupt_check(err);
+                if (r < 0)
+                        return r;
+                start_request(c);
                 if (libssh.sftp_write(file, c->chunk, (size_t)n) != n) {
                         _cleanup_free_ char *folder = path_parent(guest);
                         return no_room(c, folder, failed(c, err, "write", guest), err);
@@ -223,7 +244,7 @@ static int put_file(struct copy *c, int fd, const char *name, mode_t mode, const
         if (!file)
                 return no_room(c, folder, failed(c, err, "write", guest), err);
         int r = put_data(c, fd, name, file, guest, err);
-        set_timer(c, STALL_MS);
+        start_request(c);
         if (libssh.sftp_close(file) < 0 && r == 0)
                 r = failed(c, err, "write", guest);
         if (r == 0 && libssh.sftp_chmod(sftp(c), temporary, mode & 0777) < 0)
@@ -361,7 +382,10 @@ int remote_put(struct remote *r, const char *local, const char *guest, struct pr
 
 static int get_data(struct copy *c, sftp_file file, const char *guest, int fd, const char *name, struct error *err) {
         for (;;) {
-                set_timer(c, STALL_MS);
+                int r = interrupt_check(err);
+                if (r < 0)
+                        return r;
+                start_request(c);
                 ssize_t n = libssh.sftp_read(file, c->chunk, CHUNK);
                 if (n < 0)
                         return failed(c, err, "read", guest);
@@ -395,7 +419,7 @@ static int get_file(struct copy *c, const char *guest, mode_t mode, int dir_fd, 
                 r = err_errno(err, errno, "cannot write %s", name);
         if (r < 0 && fd >= 0)
                 unlinkat(dir_fd, temporary, 0);
-        set_timer(c, STALL_MS);
+        start_request(c);
         libssh.sftp_close(file);
         return r;
 }
@@ -483,7 +507,7 @@ static int list_folder(struct copy *c, const char *guest, struct names *ret, str
                 ret->modes[n] = a->flags & SSH_FILEXFER_ATTR_PERMISSIONS ? a->permissions : 0;
                 strv_push(&ret->names, a->name);
         }
-        set_timer(c, STALL_MS);
+        start_request(c);
         libssh.sftp_closedir(dir);
         return r;
 }

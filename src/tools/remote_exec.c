@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
 
 #include "remote_internal.h"
 
@@ -88,6 +89,8 @@ static void on_exit_signal(_unused_ ssh_session session, _unused_ ssh_channel ch
 /* Opening. */
 
 static int open_timed_out(struct error *err) {
+        if (interrupt_pending())
+                return interrupt_check(err);
         return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the guest did not start the command in time");
 }
 
@@ -255,6 +258,8 @@ static int run_wait(struct run *run, struct error *err) {
                         {.fd = run->sinks[0].len > 0 ? run->sinks[0].fd : -1, .events = POLLOUT},
                         {.fd = run->sinks[1].len > 0 ? run->sinks[1].fd : -1, .events = POLLOUT},
                         {.fd = run->signal_fd, .events = POLLIN},
+                        /* With signals of its own, a run deals with them first. */
+                        {.fd = run->signal_fd < 0 ? interrupt_fd() : -1, .events = POLLIN},
         };
         uint64_t now = now_ms();
         int wait_ms = -1;
@@ -269,6 +274,8 @@ static int run_wait(struct run *run, struct error *err) {
                 return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the command in the guest took too long");
         if (n < 0)
                 return 0;
+        if (pfds[5].revents)
+                return interrupt_check(err);
         run->source_ready = pfds[1].revents != 0;
         run->sink_ready[0] = pfds[2].revents != 0;
         run->sink_ready[1] = pfds[3].revents != 0;

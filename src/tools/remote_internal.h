@@ -104,7 +104,7 @@ struct remote {
         sftp_session sftp; /* NULL until the first copy */
 };
 
-/* Waits until the session can go on, at most until @deadline_ms of now_ms(). 0 or -ETIMEDOUT. */
+/* Waits until the session can go on, at most until @deadline_ms of now_ms(). 0, -ETIMEDOUT or -ECANCELED. */
 int remote_wait(struct remote *r, uint64_t deadline_ms);
 
 /* libssh's own words for the last failure, with what the other side sent in it made printable; the caller frees. */
