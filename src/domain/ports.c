@@ -21,18 +21,18 @@
 
 struct port_scan {
         struct listener *listeners;
-        pid_t *pids; /* by listener; 0 unknown */
+        pid_t *holders; /* by listener; 0 unknown */
         size_t n;
-        DIR *proc; /* where the walk stands; NULL: not begun, or over */
-        bool walk_over;
+        pid_t *pids; /* every process; NULL until a holder is asked for */
+        size_t n_pids;
+        size_t next; /* where the walk over @pids stands; it goes over them twice */
 };
 
 void port_scan_free(struct port_scan *s) {
         if (!s)
                 return;
-        if (s->proc)
-                closedir(s->proc);
         free(s->listeners);
+        free(s->holders);
         free(s->pids);
         free(s);
 }
@@ -63,7 +63,7 @@ int port_scan_new(struct port_scan **ret, struct error *err) {
                         return r;
                 listeners_parse(buf_str(&text), text.len, tables[i].ipv6, &s->listeners, &s->n);
         }
-        s->pids = xcalloc(s->n, sizeof(*s->pids));
+        s->holders = xcalloc(s->n, sizeof(*s->holders));
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -80,29 +80,38 @@ static uint64_t socket_inode(const char *link, size_t len) {
         return inode;
 }
 
-/* Notes which listeners the process holds. One that may not be looked into is left out. */
-static void look_into(struct port_scan *s, pid_t pid) {
-        char path[32];
-        snprintf(path, sizeof(path), "%d/fd", pid);
-        int fd = openat(dirfd(s->proc), path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-                return;
-        _cleanup_closedir_ DIR *dir = fdopendir(fd);
-        if (!dir) {
-                close(fd);
-                return;
+/* Notes the listener that descriptor @fd of the process is, if any. 0, or a negative errno. */
+static int look_at(struct port_scan *s, pid_t pid, const char *fd) {
+        char path[64], link[64];
+        snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, fd);
+        ssize_t n = readlink(path, link, sizeof(link));
+        if (n < 0)
+                return -errno;
+        uint64_t inode = socket_inode(link, (size_t)n);
+        for (size_t i = 0; inode && i < s->n; i++)
+                if (s->listeners[i].inode == inode && s->holders[i] == 0)
+                        s->holders[i] = pid;
+        return 0;
+}
+
+/* Descriptors are given out from the lowest free number on, so those from 3 to the first gap are nearly all
+ * there are: a process that has only the standard ones costs a single call. */
+static void look_quickly(struct port_scan *s, pid_t pid) {
+        char fd[16];
+        int r = 0;
+        for (int i = 3; r == 0; i++) {
+                snprintf(fd, sizeof(fd), "%d", i);
+                r = look_at(s, pid, fd);
         }
+}
+
+static void look_thoroughly(struct port_scan *s, pid_t pid) {
+        _cleanup_free_ char *path = xasprintf("/proc/%d/fd", pid);
+        _cleanup_closedir_ DIR *dir = opendir(path);
         struct dirent *d;
-        while ((d = readdir(dir))) {
-                char link[64];
-                if (d->d_name[0] == '.')
-                        continue;
-                ssize_t n = readlinkat(fd, d->d_name, link, sizeof(link));
-                uint64_t inode = n > 0 ? socket_inode(link, (size_t)n) : 0;
-                for (size_t i = 0; inode && i < s->n; i++)
-                        if (s->listeners[i].inode == inode && s->pids[i] == 0)
-                                s->pids[i] = pid;
-        }
+        while (dir && (d = readdir(dir)))
+                if (d->d_name[0] != '.')
+                        look_at(s, pid, d->d_name);
 }
 
 static pid_t pid_of(const struct dirent *d) {
@@ -110,23 +119,31 @@ static pid_t pid_of(const struct dirent *d) {
         return str_to_u64(d->d_name, 1, INT32_MAX, &value) < 0 ? 0 : (pid_t)value;
 }
 
-/* Walks on until the holder of listener @i is known, or to the end. */
-static pid_t find_holder(struct port_scan *s, size_t i) {
-        if (!s->proc && !s->walk_over)
-                s->proc = opendir("/proc");
-        while (s->proc && s->pids[i] == 0) {
-                struct dirent *d = readdir(s->proc);
-                if (!d) {
-                        closedir(s->proc);
-                        s->proc = NULL;
-                        s->walk_over = true;
-                        break;
-                }
+static void list_processes(struct port_scan *s) {
+        _cleanup_closedir_ DIR *proc = opendir("/proc");
+        struct dirent *d;
+        while (proc && (d = readdir(proc))) {
                 pid_t pid = pid_of(d);
-                if (pid)
-                        look_into(s, pid);
+                if (!pid)
+                        continue;
+                if ((s->n_pids & (s->n_pids - 1)) == 0)
+                        s->pids = xreallocarray(s->pids, s->n_pids ? s->n_pids * 2 : 1, sizeof(*s->pids));
+                s->pids[s->n_pids++] = pid;
         }
-        return s->pids[i];
+}
+
+/* Goes on until the holder of listener @i is known, or to the end: first quickly over all processes, then
+ * thoroughly. What is found for other listeners on the way is kept. */
+static pid_t find_holder(struct port_scan *s, size_t i) {
+        if (!s->pids)
+                list_processes(s);
+        for (; s->holders[i] == 0 && s->next < s->n_pids * 2; s->next++) {
+                if (s->next < s->n_pids)
+                        look_quickly(s, s->pids[s->next]);
+                else
+                        look_thoroughly(s, s->pids[s->next - s->n_pids]);
+        }
+        return s->holders[i];
 }
 
 bool vm_cmdline_parse(const struct strv *argv, struct vm_cmdline *ret) {
@@ -265,7 +282,7 @@ bool port_taken(struct port_scan *s, uint16_t port, const struct registry *regis
                 if (!ret)
                         return true;
                 /* Of several, the one whose process can be named says more. */
-                if (found == s->n || (s->pids[found] == 0 && find_holder(s, found) == 0))
+                if (found == s->n || (s->holders[found] == 0 && find_holder(s, found) == 0))
                         found = i;
         }
         if (found < s->n) {
