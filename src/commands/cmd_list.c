@@ -63,8 +63,20 @@ static bool known(const struct registry *registry, const char *uuid) {
         return false;
 }
 
+/* Whether its monitor is a socket below this user's runtime folder. One elsewhere belongs to whoever has
+ * other XDG folders (a test, a container), and a registry of their own. */
+static bool has_monitor_here(const struct project *p, const char *uuid, const struct strv *argv) {
+        _cleanup_free_ char *folder = NULL;
+        if (project_runtime_dir(p, uuid, false, &folder, NULL) < 0)
+                return false;
+        for (size_t i = 1; i < argv->len; i++)
+                if (strstr(argv->items[i], folder))
+                        return true;
+        return false;
+}
+
 /* QEMU processes of this user that a k3s-vm started and that no project in the registry knows. */
-static void add_orphans(const struct registry *registry, struct json *orphans) {
+static void add_orphans(const struct project *p, const struct registry *registry, struct json *orphans) {
         _cleanup_closedir_ DIR *proc = opendir("/proc");
         struct dirent *entry;
         while (proc && (entry = readdir(proc))) {
@@ -77,7 +89,8 @@ static void add_orphans(const struct registry *registry, struct json *orphans) {
                 if (proc_cmdline((pid_t)pid, &argv) < 0)
                         continue;
                 const char *name = qemu_option(&argv, "-name"), *uuid = qemu_option(&argv, "-uuid");
-                if (!name || !uuid || !strstr(name, ",process=" QEMU_PROCESS_NAME) || known(registry, uuid))
+                if (!name || !uuid || !strstr(name, ",process=" QEMU_PROCESS_NAME) || known(registry, uuid) ||
+                    !has_monitor_here(p, uuid, &argv))
                         continue;
                 struct json *j = json_new_object();
                 _cleanup_free_ char *shown = name_of_option(name);
@@ -147,7 +160,7 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
         for (size_t i = 0; i < registry.n; i++)
                 json_append(vms, describe(&registry.entries[i]));
         struct json *orphans = json_set_array(document, "orphans");
-        add_orphans(&registry, orphans);
+        add_orphans(ctx->project, &registry, orphans);
 
         if (ctx->json) {
                 _cleanup_free_ char *text = json_print(document, true);
