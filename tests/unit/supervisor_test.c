@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The supervisor with a real QEMU whose guest is one boot sector. This program is its own supervisor: started as
+ * `supervisor_test supervise …` it becomes one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <k3s-vm/exit.h>
+#include <k3s-vm/qemu.h>
+#include <k3s-vm/supervisor.h>
+#include <k3s-vm/vm.h>
+
+#include "../../src/domain/supervise.h"
+#include "boot_sectors.h"
+#include "vm_fixture.h"
+
+#define PROGRAM "qemu-system-x86_64"
+#define PORT 21810
+#define DISK_BYTES (1024 * 1024) /* the firmware boots from nothing smaller */
+#define PATIENCE_MS 30000        /* a busy machine */
+
+static int set_up(void **state) {
+        *state = fixture_new("p");
+        return 0;
+}
+
+/* Nothing of the VM may be left when a test ends, whatever way it ended. */
+static int tear_down(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        supervisor_end(f->project, 0, NULL);
+        while (vm_find(f->project, f->state, &vm, NULL) == 0) {
+                proc_signal(&vm, SIGKILL, NULL);
+                struct pollfd pfd = {.fd = vm.pidfd, .events = POLLIN};
+                poll(&pfd, 1, PATIENCE_MS);
+                process_close(&vm);
+        }
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+                ; /* those the test took over as a subreaper */
+        fixture_free(f);
+        return 0;
+}
+
+static void need_qemu(void) {
+        _cleanup_free_ char *path = fs_find_program(PROGRAM);
+        if (path)
+                return;
+        if (getenv("K3S_VM_TEST_STRICT"))
+                fail_msg(PROGRAM " is not installed");
+        print_message("skipped: " PROGRAM " is not installed\n");
+        skip();
+}
+
+/* The command line of a VM that boots @sector. */
+static void make_argv(struct fixture *f, const unsigned char *sector, size_t len, struct strv *ret) {
+        need_qemu();
+        _cleanup_free_ char *image = path_join(f->project->vm_dir, "disk,1.img"), *disk = xcalloc(1, DISK_BYTES);
+        memcpy(disk, sector, len);
+        memcpy(disk + 510, "\x55\xaa", 2);
+        assert_int_equal(fs_write_atomic(image, disk, DISK_BYTES, 0600, NULL), 0);
+        _cleanup_free_ char *machine = NULL, *credential = path_join(f->project->credentials_dir, "x,y");
+        assert_int_equal(fs_mkdir_p(f->project->credentials_dir, 0700, NULL), 0);
+        assert_int_equal(fs_write_atomic(credential, "secret", 6, 0600, NULL), 0);
+        assert_int_equal(qemu_machine(PROGRAM, f->project->cache_dir, &machine, NULL), 0);
+        if (!fs_exists(f->project->data_disk))
+                assert_int_equal(qemu_create_disk(f->project->data_disk, 10, NULL), 0);
+        const struct qemu_credential credentials = {"k3s.config", credential};
+        struct config config = {.vm_name = "k3s-vm-test",
+                                .cpus = 1,
+                                .memory_mib = 64,
+                                .api_port = PORT,
+                                .ssh_port = PORT + 1,
+                                .web_port = PORT + 2,
+                                .web_node_port = 30080};
+        struct guest guest = {.boot_disk = image, .data_serial = "k3s-vm-data"};
+        const struct qemu_spec spec = {.project = f->project,
+                                       .config = &config,
+                                       .guest = &guest,
+                                       .program = PROGRAM,
+                                       .machine = machine,
+                                       .uuid = f->state->uuid,
+                                       .machine_id = "6c0a2e3197d44c5e8f112b3c4d5e6f70",
+                                       .credentials = &credentials,
+                                       .n_credentials = 1};
+        qemu_argv(&spec, ret);
+}
+
+static void start(struct fixture *f, const unsigned char *sector, size_t len, struct process *ret) {
+        _cleanup_strv_ struct strv argv = {0};
+        make_argv(f, sector, len, &argv);
+        _cleanup_error_ struct error err = ERROR_INIT;
+        if (supervisor_start(f->project, f->state, &argv, ret, NULL, &err) < 0)
+                fail_msg("%s\n%s", err.message, err.detail ? err.detail : "");
+        free(f->state->intent);
+        f->state->intent = xstrdup("running");
+        assert_int_equal(state_save(f->project, f->state, NULL), 0);
+}
+#define START(f, sector, ret) start(f, sector, sizeof(sector), ret)
+
+static void want_down(struct fixture *f) {
+        free(f->state->intent);
+        f->state->intent = xstrdup("stopped");
+        assert_int_equal(state_save(f->project, f->state, NULL), 0);
+}
+
+static void wait_gone(const struct process *p) {
+        struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};
+        assert_int_equal(poll(&pfd, 1, PATIENCE_MS), 1);
+}
+
+/* Waits for something that shows only in files. */
+#define WAIT_UNTIL(condition) \
+        do { \
+                uint64_t deadline_ = now_ms() + PATIENCE_MS; \
+                while (!(condition)) { \
+                        if (now_ms() > deadline_) \
+                                fail_msg("in vain: " #condition); \
+                        usleep(20 * 1000); \
+                } \
+        } while (0)
+
+static bool file_has(const char *path, const char *word) {
+        _cleanup_buf_ struct buf text = BUF_INIT(0);
+        return fs_read(path, 1U << 20, &text, NULL) == 0 && strstr(buf_str(&text), word);
+}
+
+static struct process find_supervisor(const struct fixture *f) {
+        _cleanup_free_ char *path = supervisor_lock_path(f->project);
+        struct process v = PROCESS_INIT;
+        assert_int_equal(lock_owner(path, &v), 0);
+        return v;
+}
+
+static void assert_exit(const struct fixture *f, enum vm_exit_kind kind, const char *word) {
+        struct vm_exit *e = NULL;
+        WAIT_UNTIL(vm_exit_load(f->project, &e, NULL) == 0);
+        assert_int_equal(e->kind, kind);
+        if (!strstr(e->reason, word))
+                fail_msg("%s", e->reason);
+        vm_exit_free(e);
+}
+
+static void started_vm_runs_and_a_forced_end_leaves_nothing(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT, found = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        assert_int_equal(vm.pid, f->state->pid);
+        assert_true(f->state->start_time > 0);
+        assert_non_null(f->state->boot_id);
+        assert_int_equal(vm_find(f->project, f->state, &found, NULL), 0);
+        assert_int_equal(found.pid, vm.pid);
+        process_close(&found);
+        assert_true(supervisor_alive(f->project));
+        _cleanup_free_ char *detail = NULL;
+        assert_int_equal(vm_status_detail(f->project, f->state, &detail), VM_RUNNING);
+        assert_null(detail);
+        struct process supervisor = find_supervisor(f);
+        _cleanup_strv_ struct strv cmdline = {0};
+        assert_int_equal(proc_cmdline(supervisor.pid, &cmdline), 0);
+        assert_true(strv_contains(&cmdline, "supervise"));
+        assert_true(strv_contains(&cmdline, f->project->root));
+        assert_true(strv_contains(&cmdline, f->state->uuid));
+
+        want_down(f);
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(vm_end(f->project, f->state, &vm, false, 0, NULL, &err), 0);
+        assert_false(proc_alive(vm.pidfd));
+        assert_false(proc_alive(supervisor.pidfd));
+        assert_false(supervisor_alive(f->project));
+        assert_int_equal(vm_find(f->project, f->state, &found, NULL), -ESRCH);
+        assert_int_equal(vm_status(f->project, f->state), VM_STOPPED);
+        assert_exit(f, VM_EXIT_ENDED, "quit");
+        _cleanup_free_ char *runtime_dir = NULL;
+        assert_int_equal(project_runtime_dir(f->project, f->state->uuid, false, &runtime_dir, NULL), 0);
+        assert_false(fs_exists(runtime_dir));
+        assert_false(fs_exists(f->project->pid_path));
+        process_close(&supervisor);
+        process_close(&vm);
+}
+
+static void any_project_path_works_and_a_guests_own_poweroff_is_told_from_a_crash(void **state) {
+        (void)state;
+        /* Spaces, quotes, commas, a newline, UTF-8, more than 300 characters. */
+        char name[340];
+        snprintf(name, sizeof(name), "a b, \"c\" 'd'\n\xc3\xa9\xe2\x82\xac,%0150d/%0150d", 7, 7);
+        struct fixture *f = fixture_new(name);
+        void *s = f;
+        struct process vm = PROCESS_INIT;
+        assert_true(strlen(f->project->root) > 300);
+        START(f, boot_poweroff, &vm);
+        wait_gone(&vm);
+        assert_exit(f, VM_EXIT_SHUTDOWN, "powered itself off");
+        assert_true(file_has(f->project->serial_path, "hello from the guest"));
+        assert_int_equal(vm_status(f->project, f->state), VM_STOPPED);
+        WAIT_UNTIL(!supervisor_alive(f->project));
+        assert_true(file_has(f->project->events_path, "qmp:SHUTDOWN"));
+        assert_true(file_has(f->project->events_path, "qemu-ended"));
+        /* The VM's own folder is not the only thing that went well: nothing is left in the runtime folder. */
+        _cleanup_free_ char *runtime_dir = NULL;
+        assert_int_equal(project_runtime_dir(f->project, f->state->uuid, false, &runtime_dir, NULL), 0);
+        assert_false(fs_exists(runtime_dir));
+        process_close(&vm);
+        tear_down(&s);
+}
+
+static void missing_qemu_is_a_host_error(void **state) {
+        struct fixture *f = *state;
+        _cleanup_strv_ struct strv argv = {0};
+        strv_push(&argv, "qemu-that-is-not-there");
+        struct process vm = PROCESS_INIT;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -ENOENT);
+        assert_int_equal(err.code, ERR_HOST);
+        assert_non_null(strstr(err.message, "qemu-that-is-not-there"));
+        assert_false(supervisor_alive(f->project));
+}
+
+static void qemus_own_words_are_in_the_error(void **state) {
+        struct fixture *f = *state;
+        _cleanup_strv_ struct strv argv = {0};
+        make_argv(f, boot_idle, sizeof(boot_idle), &argv);
+        strv_push(&argv, "-device");
+        strv_push(&argv, "flux-capacitor");
+        struct process vm = PROCESS_INIT;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -EIO);
+        assert_int_equal(vm.pid, -1);
+        assert_non_null(strstr(err.message, "exited with status 1"));
+        assert_non_null(strstr(err.message, "flux-capacitor"));
+        assert_null(strstr(err.message, "qemu-system-x86_64:"));
+        assert_non_null(strstr(err.detail, "flux-capacitor"));
+        assert_true(file_has(f->project->log_path, "flux-capacitor"));
+        assert_false(supervisor_alive(f->project));
+}
+
+static void port_taken_at_the_last_moment_is_a_port_error(void **state) {
+        struct fixture *f = *state;
+        _cleanup_strv_ struct strv argv = {0};
+        make_argv(f, boot_idle, sizeof(boot_idle), &argv);
+        _cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_in address = {
+                        .sin_family = AF_INET, .sin_port = htons(PORT + 1), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(fd, 1), 0);
+        struct process vm = PROCESS_INIT;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -EADDRINUSE);
+        assert_int_equal(err.code, ERR_PORT);
+        assert_non_null(strstr(err.message, "127.0.0.1:21811"));
+        assert_non_null(err.hint);
+}
+
+static void killed_qemu_is_started_again(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT, again = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        proc_signal(&vm, SIGKILL, NULL);
+        wait_gone(&vm);
+        assert_exit(f, VM_EXIT_CRASH, "signal 9");
+        assert_int_equal(vm_status(f->project, f->state), VM_CRASHED);
+        WAIT_UNTIL(vm_find(f->project, f->state, &again, NULL) == 0);
+        assert_int_not_equal(again.pid, vm.pid);
+        WAIT_UNTIL(file_has(f->project->events_path, "repair:restarted"));
+        struct state *s = NULL;
+        assert_int_equal(state_load(f->project, &s, NULL), 0);
+        assert_int_equal(s->pid, again.pid);
+        assert_int_equal(vm_status(f->project, s), VM_RUNNING);
+        state_free(s);
+        want_down(f);
+        assert_int_equal(vm_end(f->project, f->state, &again, false, 0, NULL, NULL), 0);
+        process_close(&vm);
+        process_close(&again);
+}
+
+static void killed_qemu_stays_down_when_the_vm_was_to_be_stopped(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        want_down(f);
+        proc_signal(&vm, SIGKILL, NULL);
+        assert_exit(f, VM_EXIT_ENDED, "signal 9");
+        WAIT_UNTIL(!supervisor_alive(f->project));
+        assert_int_equal(vm_status(f->project, f->state), VM_STOPPED);
+        process_close(&vm);
+}
+
+static void killed_qemu_is_left_to_a_command_that_holds_the_lock(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        _cleanup_close_ int lock = -1;
+        assert_int_equal(vm_lock(f->project, "start", 0, NULL, &lock, NULL), 0);
+        proc_signal(&vm, SIGKILL, NULL);
+        assert_exit(f, VM_EXIT_CRASH, "signal 9");
+        WAIT_UNTIL(!supervisor_alive(f->project));
+        assert_int_equal(vm_status(f->project, f->state), VM_CRASHED);
+        process_close(&vm);
+}
+
+static void guest_panic_is_recorded_as_one(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_panic, &vm);
+        want_down(f); /* or it would be started again and panic again */
+        assert_exit(f, VM_EXIT_PANIC, "panicked");
+        wait_gone(&vm);
+        assert_true(file_has(f->project->events_path, "qmp:GUEST_PANICKED"));
+        process_close(&vm);
+}
+
+static void vm_survives_its_supervisor_and_gets_a_new_one(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT, found = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        struct process first = find_supervisor(f);
+        proc_signal(&first, SIGKILL, NULL);
+        wait_gone(&first);
+        assert_false(supervisor_alive(f->project));
+        assert_int_equal(vm_find(f->project, f->state, &found, NULL), 0);
+        assert_int_equal(found.pid, vm.pid);
+        assert_int_equal(vm_status(f->project, f->state), VM_RUNNING);
+
+        _cleanup_error_ struct error err = ERROR_INIT;
+        if (supervisor_adopt(f->project, f->state, &found, &err) < 0)
+                fail_msg("%s", err.message);
+        assert_true(supervisor_alive(f->project));
+        struct process second = find_supervisor(f);
+        assert_int_not_equal(first.pid, second.pid);
+        assert_true(file_has(f->project->events_path, "repair:adopted"));
+
+        /* SIGTERM ends a supervisor, never the VM. */
+        proc_signal(&second, SIGTERM, NULL);
+        wait_gone(&second);
+        assert_true(proc_alive(vm.pidfd));
+        assert_true(file_has(f->project->events_path, "supervisor-ended"));
+        assert_int_equal(supervisor_adopt(f->project, f->state, &found, &err), 0);
+        want_down(f);
+        assert_int_equal(vm_end(f->project, f->state, &found, false, 0, NULL, NULL), 0);
+        assert_exit(f, VM_EXIT_ENDED, "quit");
+        process_close(&first);
+        process_close(&second);
+        process_close(&found);
+        process_close(&vm);
+}
+
+static void orphan_without_any_of_its_files_is_found_and_ended(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT, found = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        supervisor_end(f->project, 0, NULL);
+        assert_int_equal(fs_unlink(f->project->pid_path, NULL), 0);
+        _cleanup_free_ char *runtime_dir = NULL;
+        assert_int_equal(project_runtime_dir(f->project, f->state->uuid, false, &runtime_dir, NULL), 0);
+        assert_int_equal(fs_remove_tree(runtime_dir, NULL), 0);
+        assert_int_equal(vm_find(f->project, f->state, &found, NULL), 0);
+        assert_int_equal(found.pid, vm.pid);
+        _cleanup_free_ char *detail = NULL;
+        assert_int_equal(vm_status_detail(f->project, f->state, &detail), VM_DEGRADED);
+        assert_non_null(strstr(detail, "monitor"));
+        want_down(f);
+        assert_int_equal(vm_end(f->project, f->state, &found, true, 1000, NULL, NULL), 0);
+        assert_false(proc_alive(vm.pidfd));
+        process_close(&found);
+        process_close(&vm);
+}
+
+static void guest_that_ignores_the_power_button_is_switched_off(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        want_down(f);
+        uint64_t before = now_ms();
+        assert_int_equal(vm_end(f->project, f->state, &vm, true, 500, NULL, NULL), 0);
+        assert_true(now_ms() - before >= 500);
+        assert_true(file_has(f->project->events_path, "qmp:POWERDOWN"));
+        assert_exit(f, VM_EXIT_ENDED, "quit");
+        process_close(&vm);
+}
+
+static void supervisor_presses_the_button_when_the_monitor_is_gone(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        _cleanup_free_ char *runtime_dir = NULL;
+        assert_int_equal(project_runtime_dir(f->project, f->state->uuid, false, &runtime_dir, NULL), 0);
+        assert_int_equal(fs_remove_tree(runtime_dir, NULL), 0);
+        assert_int_equal(supervisor_powerdown(f->project), 0);
+        WAIT_UNTIL(file_has(f->project->events_path, "qmp:POWERDOWN"));
+        process_close(&vm);
+}
+
+static void second_supervisor_does_not_start_beside_the_first(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        assert_int_equal(supervisor_adopt(f->project, f->state, &vm, NULL), 0);
+        struct process v = find_supervisor(f);
+        assert_true(proc_alive(v.pidfd));
+        process_close(&v);
+        process_close(&vm);
+}
+
+static void logs_are_cut_before_they_grow_without_bound(void **state) {
+        struct fixture *f = *state;
+        _cleanup_free_ char *path = path_join(f->top, "x.log"), *old = path_join(f->top, "x.log.1");
+        char *text = xcalloc(1, 2000001);
+        memset(text, 'a', 2000000);
+        memcpy(text + 1999990, "\nthe end\r\n", 10);
+        assert_int_equal(fs_write_atomic(path, text, 2000000, 0600, NULL), 0);
+        free(text);
+        _cleanup_free_ char *tail = log_tail(path, 0, 1);
+        assert_string_equal(tail, "the end\n");
+        assert_null(log_tail(path, 2000000, 5));
+        log_bound(path, 2000000);
+        assert_int_equal(fs_size(path), 2000000);
+        log_bound(path, 1999999);
+        assert_int_equal(fs_size(path), 0);
+        assert_in_range(fs_size(old), 1, 1048576);
+        assert_true(file_has(old, "the end"));
+}
+
+static void events_are_rotated_and_hold_what_they_were_given(void **state) {
+        struct fixture *f = *state;
+        _cleanup_free_ char *old = xasprintf("%s.1", f->project->events_path), *filler = xcalloc(1, 32001);
+        memset(filler, 'b', 32000);
+        for (int i = 0; i < 200; i++) {
+                struct json *fields = json_new_object();
+                json_set_string(fields, "filler", filler);
+                events_append(f->project, "test", fields);
+        }
+        assert_true(fs_exists(old));
+        assert_in_range(fs_size(f->project->events_path), 1, 5 * 1024 * 1024);
+        assert_in_range(fs_size(old), 1, 5 * 1024 * 1024);
+        _cleanup_free_ char *last = log_tail(f->project->events_path, 0, 1);
+        assert_non_null(last);
+}
+
+static void launch_errors_are_one_clear_line(void **state) {
+        (void)state;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        launch_error("exited with status 1",
+                     "2026-01-01T00:00:00.000000Z qemu-system-x86_64: -netdev user,id=net0: Could not set up host "
+                     "forwarding rule 'tcp:127.0.0.1:6443-10.0.2.15:6443'\n",
+                     &err);
+        assert_int_equal(err.code, ERR_PORT);
+        assert_string_equal(err.message, "QEMU cannot listen on 127.0.0.1:6443: the port is taken");
+        launch_error("exited with status 1", "2026-01-01T00:00:00.000000Z qemu-system-x86_64: no room\nmore\n", &err);
+        assert_string_equal(err.message, "QEMU exited with status 1: no room");
+        assert_string_equal(err.detail, "2026-01-01T00:00:00.000000Z qemu-system-x86_64: no room\nmore\n");
+        launch_error("was killed by signal 9 (Killed)", NULL, &err);
+        assert_null(err.detail);
+}
+
+static void orders_without_a_vm_are_refused(void **state) {
+        struct fixture *f = *state;
+        static const char *const texts[] = {"{}", "[]", "{\"project\":\"/nowhere\",\"uuid\":\"x\",\"argv\":[\"a\"]}",
+                                            "{\"project\":7,\"uuid\":\"x\",\"argv\":[\"a\"]}"};
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
+                _cleanup_json_ struct json *j = NULL;
+                _cleanup_launch_ struct launch l = {0};
+                assert_int_equal(json_parse(texts[i], strlen(texts[i]), &j, NULL), 0);
+                assert_true(launch_parse(j, &l, NULL) < 0);
+        }
+        _cleanup_strv_ struct strv argv = {0};
+        strv_push(&argv, "qemu, \"x\"\n");
+        _cleanup_json_ struct json *j = launch_to_json(f->project->root, f->state->uuid, "n", &argv);
+        _cleanup_launch_ struct launch l = {0};
+        assert_int_equal(launch_parse(j, &l, NULL), 0);
+        assert_string_equal(l.argv.items[0], "qemu, \"x\"\n");
+        assert_string_equal(l.uuid, f->state->uuid);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(int argc, char **argv) {
+        if (argc > 1 && str_eq(argv[1], "supervise"))
+                return supervisor_main();
+        /* A QEMU whose supervisor was killed comes to us instead of to an init that may not reap. */
+        prctl(PR_SET_CHILD_SUBREAPER, 1);
+        const struct CMUnitTest tests[] = {
+                        TEST(started_vm_runs_and_a_forced_end_leaves_nothing),
+                        cmocka_unit_test(any_project_path_works_and_a_guests_own_poweroff_is_told_from_a_crash),
+                        TEST(missing_qemu_is_a_host_error),
+                        TEST(qemus_own_words_are_in_the_error),
+                        TEST(port_taken_at_the_last_moment_is_a_port_error),
+                        TEST(killed_qemu_is_started_again),
+                        TEST(killed_qemu_stays_down_when_the_vm_was_to_be_stopped),
+                        TEST(killed_qemu_is_left_to_a_command_that_holds_the_lock),
+                        TEST(guest_panic_is_recorded_as_one),
+                        TEST(vm_survives_its_supervisor_and_gets_a_new_one),
+                        TEST(orphan_without_any_of_its_files_is_found_and_ended),
+                        TEST(guest_that_ignores_the_power_button_is_switched_off),
+                        TEST(supervisor_presses_the_button_when_the_monitor_is_gone),
+                        TEST(second_supervisor_does_not_start_beside_the_first),
+                        TEST(logs_are_cut_before_they_grow_without_bound),
+                        TEST(events_are_rotated_and_hold_what_they_were_given),
+                        TEST(launch_errors_are_one_clear_line),
+                        TEST(orders_without_a_vm_are_refused),
+        };
+        return cmocka_run_group_tests_name("supervisor", tests, NULL, NULL);
+}
