@@ -410,7 +410,9 @@ int yaml_parse(const char *text, size_t len, struct json **ret_documents, struct
 
         /* JSON is nearly YAML, but libyaml refuses its surrogate pairs and 1025th character of a key. What looks like
          * JSON and is not goes the usual way: a flow mapping. */
-        size_t blank = strspn(len ? text : "", " \t\r\n");
+        size_t blank = 0;
+        while (blank < len && strchr(" \t\r\n", text[blank]))
+                blank++;
         _cleanup_json_ struct json *value = NULL;
         if (blank < len && text[blank] == '{' && json_parse(text, len, &value, NULL) == 0) {
                 const char *twice = find_duplicate(value);

@@ -127,6 +127,7 @@ static void keys_become_strings(void **state _unused_) {
 
 static void documents_are_a_list_without_the_empty_ones(void **state _unused_) {
         assert_yaml("", "[]");
+        assert_yaml(" \n", "[]");
         assert_yaml("# nothing\n", "[]");
         assert_yaml("---\n---\n# x\n---\na: 1\n...\n---\n- b\n---\n", "[{\"a\":1},[\"b\"]]");
         assert_yaml("null", "[null]");
