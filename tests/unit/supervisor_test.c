@@ -33,6 +33,11 @@
 #define DISK_BYTES (1024 * 1024) /* the firmware boots from nothing smaller */
 #define PATIENCE_MS 30000        /* a busy machine */
 
+static bool file_has(const char *path, const char *word) {
+        _cleanup_buf_ struct buf text = BUF_INIT(0);
+        return fs_read(path, 1U << 20, &text, NULL) == 0 && strstr(buf_str(&text), word);
+}
+
 static int set_up(void **state) {
         *state = fixture_new("p");
         return 0;
@@ -48,6 +53,12 @@ static int tear_down(void **state) {
                 struct pollfd pfd = {.fd = vm.pidfd, .events = POLLIN};
                 poll(&pfd, 1, PATIENCE_MS);
                 process_close(&vm);
+        }
+        /* The supervisor's own stderr is in there, too. */
+        if (file_has(f->project->log_path, "Sanitizer") || file_has(f->project->log_path, "runtime error")) {
+                _cleanup_free_ char *words = log_tail(f->project->log_path, 0, 60);
+                print_error("%s", words);
+                return -1;
         }
         while (waitpid(-1, NULL, WNOHANG) > 0)
                 ; /* those the test took over as a subreaper */
@@ -132,11 +143,6 @@ static void wait_gone(const struct process *p) {
                         usleep(20 * 1000); \
                 } \
         } while (0)
-
-static bool file_has(const char *path, const char *word) {
-        _cleanup_buf_ struct buf text = BUF_INIT(0);
-        return fs_read(path, 1U << 20, &text, NULL) == 0 && strstr(buf_str(&text), word);
-}
 
 static struct process find_supervisor(const struct fixture *f) {
         _cleanup_free_ char *path = supervisor_lock_path(f->project);
@@ -322,6 +328,94 @@ static void guest_panic_is_recorded_as_one(void **state) {
         process_close(&vm);
 }
 
+/* The data disk's first write fails as on a full file system. */
+static void make_first_write_fail(struct fixture *f, struct strv *argv) {
+        for (size_t i = 0; i < argv->len; i++) {
+                if (!strstr(argv->items[i], "node-name=data,"))
+                        continue;
+                free(argv->items[i]);
+                argv->items[i] = xasprintf("driver=qcow2,node-name=data,discard=unmap,file.driver=blkdebug,"
+                                           "file.image.driver=file,file.image.filename=%s,"
+                                           "file.inject-error.0.event=write_aio,file.inject-error.0.errno=28,"
+                                           "file.inject-error.0.once=on",
+                                           f->project->data_disk);
+                return;
+        }
+        fail_msg("no data disk");
+}
+
+static void vm_paused_by_a_full_host_disk_runs_on_without_the_guest_noticing(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        _cleanup_strv_ struct strv argv = {0};
+        make_argv(f, boot_write, sizeof(boot_write), &argv);
+        make_first_write_fail(f, &argv);
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, NULL), 0);
+        WAIT_UNTIL(file_has(f->project->events_path, "qmp:BLOCK_IO_ERROR"));
+        _cleanup_free_ char *detail = NULL;
+        assert_int_equal(vm_status_detail(f->project, f->state, &detail), VM_DEGRADED);
+        assert_non_null(strstr(detail, "write"));
+        wait_gone(&vm);
+        assert_exit(f, VM_EXIT_SHUTDOWN, "powered itself off");
+        assert_true(file_has(f->project->serial_path, "W"));
+        assert_true(file_has(f->project->events_path, "repair:resumed-after-failed-write"));
+        process_close(&vm);
+}
+
+/* Those that take longer than a unit test should: with K3S_VM_TEST_SLOW=1, and in CI. */
+static void need_time(void) {
+        if (!getenv("K3S_VM_TEST_SLOW") && !getenv("K3S_VM_TEST_STRICT")) {
+                print_message("skipped: takes long; K3S_VM_TEST_SLOW=1 runs it\n");
+                skip();
+        }
+}
+
+static void hung_qemu_is_degraded_and_can_be_ended(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        need_time();
+        START(f, boot_idle, &vm);
+        proc_signal(&vm, SIGSTOP, NULL);
+        _cleanup_free_ char *detail = NULL;
+        assert_int_equal(vm_status_detail(f->project, f->state, &detail), VM_DEGRADED);
+        assert_non_null(strstr(detail, "does not answer"));
+        want_down(f);
+        assert_int_equal(vm_end(f->project, f->state, &vm, true, 1000, NULL, NULL), 0);
+        assert_false(proc_alive(vm.pidfd));
+        assert_exit(f, VM_EXIT_ENDED, "signal 9");
+        process_close(&vm);
+}
+
+static void vm_that_crashes_again_and_again_stays_down(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        need_time();
+        START(f, boot_idle, &vm);
+        for (int i = 0; i < 6; i++) {
+                pid_t last = vm.pid;
+                proc_signal(&vm, SIGKILL, NULL);
+                wait_gone(&vm);
+                process_close(&vm);
+                if (i == 5)
+                        break;
+                uint64_t deadline = now_ms() + PATIENCE_MS;
+                while (vm_find(f->project, f->state, &vm, NULL) < 0 && now_ms() < deadline)
+                        usleep(20 * 1000);
+                assert_int_not_equal(vm.pid, last);
+                /* Killed before the restart was complete, it would count as one that failed. */
+                _cleanup_free_ char *pid = xasprintf("\"pid\": %d,", vm.pid);
+                WAIT_UNTIL(file_has(f->project->state_path, pid));
+        }
+        WAIT_UNTIL(!supervisor_alive(f->project));
+        struct vm_exit *e = NULL;
+        assert_int_equal(vm_exit_load(f->project, &e, NULL), 0);
+        assert_int_equal(e->kind, VM_EXIT_CRASH);
+        assert_true(e->stays_down);
+        vm_exit_free(e);
+        assert_true(file_has(f->project->events_path, "qemu-stays-down"));
+        assert_int_equal(vm_status(f->project, f->state), VM_CRASHED);
+}
+
 static void vm_survives_its_supervisor_and_gets_a_new_one(void **state) {
         struct fixture *f = *state;
         struct process vm = PROCESS_INIT, found = PROCESS_INIT;
@@ -501,6 +595,9 @@ int main(int argc, char **argv) {
                         TEST(killed_qemu_stays_down_when_the_vm_was_to_be_stopped),
                         TEST(killed_qemu_is_left_to_a_command_that_holds_the_lock),
                         TEST(guest_panic_is_recorded_as_one),
+                        TEST(vm_paused_by_a_full_host_disk_runs_on_without_the_guest_noticing),
+                        TEST(hung_qemu_is_degraded_and_can_be_ended),
+                        TEST(vm_that_crashes_again_and_again_stays_down),
                         TEST(vm_survives_its_supervisor_and_gets_a_new_one),
                         TEST(orphan_without_any_of_its_files_is_found_and_ended),
                         TEST(guest_that_ignores_the_power_button_is_switched_off),
