@@ -18,7 +18,7 @@ struct qemu_spec {
         const char *program; /* "qemu-system-x86_64" */
         const char *machine; /* "pc-q35-7.2" */
         const char *uuid;
-        const char *runtime_dir;  /* sockets */
+        const char *runtime_dir;  /* where the sockets are; they reach QEMU by descriptor */
         const char *payload_path; /* NULL: none */
         const char *machine_id;   /* 32 hexadecimal digits */
         bool kvm;
