@@ -14,6 +14,7 @@ struct summary {
         const struct config *config;
         const struct state *state; /* NULL: there is no VM */
         enum vm_status status;
+        char *detail; /* why it is in that state; NULL when there is nothing to say */
         pid_t pid; /* of QEMU; 0 when it does not run */
         uint64_t uptime_ms;
         char *kubeconfig; /* path, NULL when there is none */
@@ -25,7 +26,6 @@ struct summary {
         int64_t disk_used;        /* bytes allocated on the host */
         uint64_t disk_free;       /* bytes free on the host's file system */
         uint64_t memory_used_mib; /* of QEMU on the host */
-        char *last_exit;
 };
 
 /* Asks everything; nothing of it fails: what cannot be told is left out. @s may be NULL. */

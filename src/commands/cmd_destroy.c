@@ -17,7 +17,7 @@ static int run_destroy(struct context *ctx, const struct arguments *args, struct
         }
         _cleanup_close_ int lock = -1;
         if (r == 0)
-                r = lock_vm(ctx, "k3s-vm destroy", &lock, err);
+                r = lock_vm(ctx, "destroy", &lock, err);
         if (r < 0)
                 return r;
         const struct lifecycle l = {.project = ctx->project, .config = ctx->config, .progress = ctx->progress};

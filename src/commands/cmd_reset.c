@@ -15,7 +15,7 @@ static int run_reset(struct context *ctx, const struct arguments *args, struct e
         }
         _cleanup_close_ int lock = -1;
         if (r == 0)
-                r = lock_vm(ctx, "k3s-vm reset", &lock, err);
+                r = lock_vm(ctx, "reset", &lock, err);
         if (r < 0)
                 return r;
         const struct lifecycle l = {.project = ctx->project, .config = ctx->config, .progress = ctx->progress};

@@ -10,7 +10,7 @@ static int run_restart(struct context *ctx, const struct arguments *args, struct
                 r = context_state(ctx, &s, err);
         _cleanup_close_ int lock = -1;
         if (r == 0)
-                r = lock_vm(ctx, "k3s-vm restart", &lock, err);
+                r = lock_vm(ctx, "restart", &lock, err);
         if (r < 0)
                 return r;
         _cleanup_error_ struct error stop_error = ERROR_INIT;

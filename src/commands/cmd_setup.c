@@ -29,7 +29,7 @@ static int save_options(struct context *ctx, const struct arguments *args, struc
 
 static int run_setup(struct context *ctx, const struct arguments *args, struct error *err) {
         _cleanup_close_ int lock = -1;
-        int r = lock_vm(ctx, "k3s-vm setup", &lock, err);
+        int r = lock_vm(ctx, "setup", &lock, err);
         if (r < 0)
                 return r;
         _cleanup_state_ struct state *s = NULL;

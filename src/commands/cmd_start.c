@@ -12,7 +12,7 @@ static int run_start(struct context *ctx, const struct arguments *args, struct e
                 return r;
         error_clear(err);
         _cleanup_close_ int lock = -1;
-        r = lock_vm(ctx, "k3s-vm start", &lock, err);
+        r = lock_vm(ctx, "start", &lock, err);
         return r < 0 ? r : up(ctx, timeout_ms, err);
 }
 

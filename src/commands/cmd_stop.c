@@ -26,7 +26,7 @@ static int run_stop(struct context *ctx, const struct arguments *args, struct er
                 r = context_state(ctx, &s, err);
         _cleanup_close_ int lock = -1;
         if (r == 0)
-                r = lock_vm(ctx, "k3s-vm stop", &lock, err);
+                r = lock_vm(ctx, "stop", &lock, err);
         return r < 0 ? r : stop_vm(ctx, force, timeout_ms, err);
 }
 

@@ -77,7 +77,7 @@ static int run_up(struct context *ctx, const struct arguments *args, struct erro
         _cleanup_close_ int lock = -1;
         int r = parse_timeout(arguments_get(&cmd_up, args, "timeout"), &timeout_ms, err);
         if (r == 0)
-                r = lock_vm(ctx, "k3s-vm", &lock, err);
+                r = lock_vm(ctx, "up", &lock, err);
         if (r == 0)
                 r = up(ctx, timeout_ms, err);
         return r;

@@ -17,7 +17,7 @@
 void summary_clear(struct summary *s) {
         free(s->kubeconfig);
         free(s->api_problem);
-        free(s->last_exit);
+        free(s->detail);
         nodes_clear(&s->nodes);
         *s = (struct summary){0};
 }
@@ -46,7 +46,8 @@ static void ask_api(struct summary *s) {
 }
 
 void summary_gather(const struct project *p, const struct config *c, const struct state *s, struct summary *ret) {
-        *ret = (struct summary){.project = p, .config = c, .state = s, .status = vm_status(p, s)};
+        *ret = (struct summary){.project = p, .config = c, .state = s};
+        ret->status = vm_status_detail(p, s, &ret->detail);
         if (!s)
                 return;
         _cleanup_process_ struct process vm = PROCESS_INIT;
@@ -58,7 +59,6 @@ void summary_gather(const struct project *p, const struct config *c, const struc
                 uint64_t now = wall_ms();
                 ret->uptime_ms = s->started_ms && now > s->started_ms ? now - s->started_ms : 0;
         }
-        ret->last_exit = xstrdup(s->last_exit);
         ret->disk_used = fs_allocated(p->data_disk);
         fs_free_bytes(p->vm_dir, &ret->disk_free, NULL);
         _cleanup_free_ char *path = kubeconfig_path(p, c);
@@ -194,8 +194,8 @@ void summary_print(const struct summary *s, bool verbose) {
                 if (s->kubeconfig)
                         line("kubeconfig", "%s", s->kubeconfig);
                 print_certificate(s);
-                if (s->last_exit && !s->pid)
-                        line("ended", "%s", s->last_exit);
+                if (s->detail)
+                        line(s->pid ? "trouble" : "ended", "%s", s->detail);
                 if (verbose)
                         print_verbose(s);
         }
@@ -267,7 +267,7 @@ static struct json *summary_json(const struct summary *s) {
                 _cleanup_free_ char *end = time_rfc3339((time_t)s->certificate_end);
                 json_set_string(j, "certificate_not_after", end);
         }
-        json_set_string(j, "last_exit", s->last_exit);
+        json_set_string(j, "detail", s->detail);
         struct json *phases = json_set_object(j, "last_start_ms");
         for (size_t i = 0; i < state->n_phases; i++)
                 json_set_number(phases, state->phases[i].name, (double)state->phases[i].ms);

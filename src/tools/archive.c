@@ -126,9 +126,8 @@ static int open_parent(int root, const char *path, int *ret_fd, struct error *er
                 return err_errno(err, errno, "cannot unpack %s", path);
         for (const char *p = path, *slash; (slash = strchr(p, '/')); p = slash + 1) {
                 _cleanup_free_ char *name = xstrndup(p, (size_t)(slash - p));
-                if (mkdirat(fd, name, 0755) == 0)
-                        fchmodat(fd, name, 0755, 0);
-                else if (errno != EEXIST)
+                bool made = mkdirat(fd, name, 0755) == 0;
+                if (made ? fchmodat(fd, name, 0755, 0) < 0 : errno != EEXIST)
                         return err_errno(err, errno, "cannot unpack %s", path);
                 int next = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
                 if (next < 0)
