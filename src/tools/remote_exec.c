@@ -48,6 +48,7 @@ struct run {
         int status; /* NO_STATUS until the guest has told it */
         uint64_t deadline_ms;
         bool interrupted;
+        bool arrived; /* output came in since this was last cleared */
         bool source_ready, sink_ready[2];
 };
 
@@ -65,6 +66,14 @@ static void run_clear(struct run *run) {
 static void on_exit_status(_unused_ ssh_session session, _unused_ ssh_channel channel, int status, void *userdata) {
         struct run *run = userdata;
         run->status = status & 0xff;
+}
+
+/* Takes nothing: what came stays in the channel until it is read. */
+static int on_output(_unused_ ssh_session session, _unused_ ssh_channel channel, _unused_ void *data,
+                     _unused_ uint32_t len, _unused_ int is_stderr, void *userdata) {
+        struct run *run = userdata;
+        run->arrived = true;
+        return 0;
 }
 
 /* Names of RFC 4254, section 6.10, as a shell's 128 + number. */
@@ -112,6 +121,7 @@ static int open_channel(struct run *run, const char *command, struct error *err)
                 return remote_error(r, err, "cannot run a command in the guest");
         run->callbacks = (struct ssh_channel_callbacks_struct){
                         .userdata = run,
+                        .channel_data_function = on_output,
                         .channel_exit_status_function = on_exit_status,
                         .channel_exit_signal_function = on_exit_signal,
         };
@@ -287,6 +297,7 @@ static int run_wait(struct run *run, struct error *err) {
 /* One round over everything. 1 when something moved, 0 when all wait, or a negative errno. */
 static int run_step(struct run *run, struct error *err) {
         int moved = 0;
+        run->arrived = false;
         /* Reading from a channel moves packets too, but not once its data has ended, and the exit status may
          * come long after that. A failure shows when reading. */
         libssh.ssh_event_dopoll(run->remote->event, 0);
@@ -305,7 +316,10 @@ static int run_step(struct run *run, struct error *err) {
                         return r;
                 moved |= r;
         }
-        return moved | feed_source(run);
+        moved |= feed_source(run);
+        /* Any call of libssh may have taken in what belongs to a stream that was looked at before it, and
+         * nothing more may come from the socket. */
+        return moved || run->arrived;
 }
 
 static int run_to_end(struct run *run, const char *command, int *ret_status, struct error *err) {

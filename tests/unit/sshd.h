@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A real sshd on a free port of 127.0.0.1 for the tests of module `remote`, with keys, configuration and
+ * everything that is copied in one temporary folder. Its SFTP subsystem is a script that a test can replace.
+ */
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+/* Behind the headers above, which it needs. */
+#include <cmocka.h>
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/proc.h>
+#include <k3s-vm/remote.h>
+
+#define FIRST_PORT 21550
+#define LAST_PORT 21699
+
+struct sshd {
+        char *dir;
+        char *key, *host_key_pub, *subsystem, *sftp_server;
+        uint16_t port;
+        struct process process;
+        bool made_run_dir;
+};
+
+/* A test that cannot run says why, and counts as failed where everything must be there. */
+static inline void must_skip(const char *why) {
+        fprintf(stderr, "skipped: %s\n", why);
+        const char *strict = getenv("K3S_VM_TEST_STRICT");
+        if (strict && str_eq(strict, "1"))
+                fail_msg("%s", why);
+        skip();
+}
+
+/* A listening socket on a free port. */
+static inline int listen_somewhere(uint16_t *ret_port) {
+        for (unsigned i = 0; i <= LAST_PORT - FIRST_PORT; i++) {
+                uint16_t port = (uint16_t)(FIRST_PORT + ((unsigned)getpid() * 7 + i) % (LAST_PORT - FIRST_PORT + 1));
+                int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+                struct sockaddr_in a = {.sin_family = AF_INET,
+                                        .sin_port = htons(port),
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                if (bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(fd, 8) == 0) {
+                        *ret_port = port;
+                        return fd;
+                }
+                close(fd);
+        }
+        fail_msg("no free port between %d and %d", FIRST_PORT, LAST_PORT);
+        return -1;
+}
+
+static inline char *sshd_path(const struct sshd *s, const char *name) {
+        return path_join(s->dir, name);
+}
+
+static inline void write_text(const char *path, const char *text, mode_t mode) {
+        assert_int_equal(fs_write_atomic(path, text, strlen(text), mode, NULL), 0);
+}
+
+/* What SFTP talks to from now on: a command for sh. */
+static inline void sshd_set_subsystem(const struct sshd *s, const char *command) {
+        _cleanup_free_ char *text = xasprintf("#!/bin/sh\nexec %s\n", command);
+        write_text(s->subsystem, text, 0700);
+}
+
+static inline char *find_sshd(void) {
+        char *path = fs_find_program("sshd");
+        return path ? path : fs_find_program("/usr/sbin/sshd");
+}
+
+static inline char *find_sftp_server(const char *sshd) {
+        _cleanup_free_ char *bin = path_parent(sshd);
+        _cleanup_free_ char *beside = path_join(bin, "../libexec/sftp-server");
+        const char *const places[] = {"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server",
+                                      "/usr/lib/ssh/sftp-server", "/usr/libexec/sftp-server", beside};
+        for (size_t i = 0; i < ELEMENTSOF(places); i++)
+                if (access(places[i], X_OK) == 0)
+                        return xstrdup(places[i]);
+        return NULL;
+}
+
+static inline struct remote_address sshd_address(const struct sshd *s) {
+        return (struct remote_address){
+                        .host = "127.0.0.1",
+                        .port = s->port,
+                        .user = getpwuid(getuid())->pw_name,
+                        .key_path = s->key,
+                        .host_key_pub = s->host_key_pub,
+        };
+}
+
+static inline void sshd_run(struct sshd *s, const char *sshd) {
+        _cleanup_free_ char *config = sshd_path(s, "sshd_config"), *log = sshd_path(s, "log");
+        _cleanup_free_ char *text = xasprintf("Port %u\nListenAddress 127.0.0.1\nHostKey %s/host_key\n"
+                                              "AuthorizedKeysFile %s/key.pub\nPidFile none\nUsePAM no\n"
+                                              "StrictModes no\nPasswordAuthentication no\nLogLevel ERROR\n"
+                                              "PermitRootLogin prohibit-password\nSubsystem sftp %s\n",
+                                              s->port, s->dir, s->dir, s->subsystem);
+        write_text(config, text, 0600);
+        _cleanup_fclose_ FILE *f = fopen(log, "we");
+        struct proc_spec spec = PROC_SPEC_INIT;
+        spec.argv = (const char *const[]){sshd, "-D", "-e", "-f", config, NULL};
+        spec.stderr_fd = fileno(f);
+        spec.die_with_parent = true;
+        assert_int_equal(proc_spawn(&spec, &s->process, NULL), 0);
+}
+
+/* Returns NULL where there is no sshd. */
+static inline struct sshd *sshd_start(void) {
+        _cleanup_free_ char *sshd = find_sshd();
+        _cleanup_free_ char *sftp_server = sshd ? find_sftp_server(sshd) : NULL;
+        if (!sftp_server)
+                return NULL;
+        struct sshd *s = xcalloc(1, sizeof(*s));
+        s->process = PROCESS_INIT;
+        s->sftp_server = TAKE_PTR(sftp_server);
+        assert_int_equal(fs_mkdtemp("/tmp", "k3s-vm-test", &s->dir, NULL), 0);
+        s->key = sshd_path(s, "key");
+        s->host_key_pub = sshd_path(s, "host_key.pub");
+        s->subsystem = sshd_path(s, "subsystem");
+        _cleanup_free_ char *host_key = sshd_path(s, "host_key");
+        assert_int_equal(remote_make_key(s->key, "test", NULL), 0);
+        assert_int_equal(remote_make_key(host_key, "test host", NULL), 0);
+        sshd_set_subsystem(s, s->sftp_server);
+        /* As root, sshd wants this folder, which its package makes when the service starts. */
+        s->made_run_dir = getuid() == 0 && mkdir("/run/sshd", 0755) == 0;
+
+        for (int attempt = 0; attempt < 5; attempt++) { /* the port may be taken between the two steps */
+                close(listen_somewhere(&s->port));
+                sshd_run(s, sshd);
+                uint64_t deadline = now_ms() + 10000;
+                while (now_ms() < deadline && proc_alive(s->process.pidfd)) {
+                        if (remote_probe_banner(s->port, 1000, NULL) == 0)
+                                return s;
+                        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+                }
+                proc_end(&s->process, 1000);
+        }
+        _cleanup_free_ char *log = sshd_path(s, "log");
+        _cleanup_buf_ struct buf text = BUF_INIT(65536);
+        fs_read(log, 65535, &text, NULL);
+        fail_msg("sshd does not start: %s", buf_str(&text));
+        return NULL;
+}
+
+static inline void sshd_stop(struct sshd *s) {
+        if (!s)
+                return;
+        proc_end(&s->process, 2000);
+        if (s->made_run_dir)
+                rmdir("/run/sshd");
+        fs_remove_tree(s->dir, NULL);
+        free(s->dir);
+        free(s->key);
+        free(s->host_key_pub);
+        free(s->subsystem);
+        free(s->sftp_server);
+        free(s);
+}
