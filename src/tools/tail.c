@@ -157,7 +157,10 @@ static int check_rotation(struct tail *t, struct error *err) {
                                 return r;
                         t->offset = 0;
                 }
-                if (!there || (now.st_dev == open_one.st_dev && now.st_ino == open_one.st_ino))
+                bool same = there && now.st_dev == open_one.st_dev && now.st_ino == open_one.st_ino;
+                /* Renamed away, with none in its place yet: what writes to it may go on for a while. One that was
+                 * removed is let go, because an open file keeps its folder's removal from being reported. */
+                if (same || (!there && open_one.st_nlink > 0))
                         return 0;
                 /* The old one may have got its last lines since it was drained. */
                 int r = drain(t, err);

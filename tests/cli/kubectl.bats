@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+# kubectl and k9s: the host's own program, with the project's kubeconfig.
+load ../lib/common
+
+setup() {
+  setup_project
+  mkdir -p web/.kube "$SCRATCH/bin" "$SCRATCH/ours"
+  echo 'apiVersion: v1' >web/.kube/config
+  # The host's kubectl: says what it was given.
+  cat >"$SCRATCH/bin/kubectl" <<'END'
+#!/bin/sh
+echo "name=${0##*/}"
+echo "KUBECONFIG=$KUBECONFIG"
+grep SigIgn /proc/self/status
+for word in "$@"; do printf '<%s>\n' "$word"; done
+exit 42
+END
+  chmod +x "$SCRATCH/bin/kubectl"
+  cp "$SCRATCH/bin/kubectl" "$SCRATCH/bin/k9s"
+  ln -s "$K3S_VM" "$SCRATCH/ours/kubectl"
+  ln -s "$K3S_VM" "$SCRATCH/ours/k9s"
+  TOOLS=$(dirname "$(command -v grep)")
+}
+
+with_path() {
+  env PATH="$1" "${@:2}"
+}
+
+@test "kubectl gets every argument as it is, the project's kubeconfig, and gives its status" {
+  run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" kubectl get 'a  b' --help --json --project=x -- -f "quote'd"
+  [ "${lines[0]}" = name=kubectl ]
+  [ "${lines[1]}" = "KUBECONFIG=$PROJECT/web/.kube/config" ]
+  [ "$(grep '^<' <<<"$output" | tr -d '\n')" = "<get><a  b><--help><--json><--project=x><--><-f><quote'd>" ]
+}
+
+@test "kubectl gets its signals as this program got them" {
+  run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" kubectl
+  [[ $output == *$'SigIgn:\t0000000000000000'* ]]
+}
+
+@test "k9s gets the kubeconfig too" {
+  run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" k9s -c pods
+  [ "${lines[0]}" = name=k9s ]
+  [ "${lines[1]}" = "KUBECONFIG=$PROJECT/web/.kube/config" ]
+}
+
+@test "--project before kubectl is ours, and a kubeconfig elsewhere is found" {
+  mkdir -p "$SCRATCH/other"
+  KUBECONFIG_PATH=kube.yaml "$K3S_VM" --project "$SCRATCH/other" configure KUBECONFIG_PATH=kube.yaml
+  touch "$SCRATCH/other/kube.yaml"
+  run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" --project "$SCRATCH/other" kubectl get
+  [ "${lines[1]}" = "KUBECONFIG=$SCRATCH/other/kube.yaml" ]
+}
+
+@test "a KUBECONFIG of the environment does not win over the project's" {
+  run -42 with_path "$SCRATCH/bin:$TOOLS" env KUBECONFIG=/elsewhere "$K3S_VM" kubectl
+  [ "${lines[1]}" = "KUBECONFIG=$PROJECT/web/.kube/config" ]
+}
+
+@test "under the name kubectl it finds the next kubectl on PATH, not itself" {
+  run -42 with_path "$SCRATCH/ours:$SCRATCH/bin:$TOOLS" kubectl get
+  [ "${lines[1]}" = "KUBECONFIG=$PROJECT/web/.kube/config" ]
+  run -42 with_path "$SCRATCH/ours:$SCRATCH/bin:$TOOLS" k9s
+  [ "${lines[0]}" = name=k9s ]
+}
+
+@test "a wrapper on PATH that leads back does not lead round in circles" {
+  mkdir "$SCRATCH/wrapped" "$SCRATCH/again"
+  printf '#!/bin/sh\nexec "%s" kubectl "$@"\n' "$K3S_VM" >"$SCRATCH/wrapped/kubectl"
+  chmod +x "$SCRATCH/wrapped/kubectl"
+  cp "$SCRATCH/wrapped/kubectl" "$SCRATCH/again/kubectl"
+  run -42 with_path "$SCRATCH/wrapped:$SCRATCH/again:$SCRATCH/bin:$TOOLS:/bin" timeout 10 kubectl get
+  [ "${lines[1]}" = "KUBECONFIG=$PROJECT/web/.kube/config" ]
+}
+
+@test "k9s that is not installed is named with how to install it" {
+  fails_with 6 'k9s' env PATH=/nonexistent "$K3S_VM" k9s
+}
+
+@test "kubectl that is not installed needs the guest's, which needs a VM" {
+  fails_with 3 'k3s-vm' env PATH=/nonexistent "$K3S_VM" kubectl get
+  fake_vm
+  fails_with 4 'k3s-vm start' env PATH=/nonexistent "$K3S_VM" kubectl get
+}
+
+@test "what the guest's kubectl cannot do for the host is refused" {
+  fails_with 6 'port-forward' env PATH=/nonexistent "$K3S_VM" kubectl -n x port-forward svc/web 80
+  fails_with 6 'proxy' env PATH=/nonexistent "$K3S_VM" kubectl proxy
+  fails_with 6 'from-file' env PATH=/nonexistent "$K3S_VM" kubectl create configmap x --from-file=f
+}
+
+@test "~/.kube is neither read nor made" {
+  run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" kubectl get
+  [ -z "$(ls -A "$HOME")" ]
+}
+
+@test "kubectl costs less than 5 ms" {
+  cat >"$SCRATCH/true.c" <<'END'
+int main(void) { return 0; }
+END
+  skip_unless "a C compiler" cc -O2 -static -o "$SCRATCH/bin/kubectl" "$SCRATCH/true.c"
+  export PATH=$SCRATCH/bin:$PATH
+  # The best of many: what it takes, and not what else this machine is doing.
+  best_ms() {
+    local best=1000000 begin took
+    for _ in {1..30}; do
+      begin=${EPOCHREALTIME/[.,]/}
+      "$@"
+      took=$((${EPOCHREALTIME/[.,]/} - begin))
+      [ "$took" -lt "$best" ] && best=$took
+    done
+    echo "$best"
+  }
+  bare=$(best_ms kubectl get)
+  ours=$(best_ms "$K3S_VM" kubectl get)
+  echo "bare $bare µs, with k3s-vm $ours µs"
+  # A build with sanitizers starts slower than that by itself.
+  [ "$((ours - bare))" -lt 5000 ] || nm -D "$K3S_VM" 2>/dev/null | grep -q __asan
+}
