@@ -11,7 +11,7 @@ compose_tree() {
 	local tree=$1
 	prune_tree "$tree"
 	cp -R --preserve=mode -- "$here/rootfs/." "$tree/"
-	chmod 755 "$tree/usr/lib/k3s-vm/prepare" "$tree/etc/acpi/power-button"
+	chmod 755 "$tree"/usr/lib/k3s-vm/* "$tree/etc/acpi/power-button"
 	chmod 600 "$tree/etc/shadow"
 	link_units "$tree"
 	set_up_tree "$tree"
@@ -32,6 +32,14 @@ prune_tree() {
 		rm -rf var etc/{init.d,rc?.d,cron*,apt,dpkg,default,logcheck,pam.d,pam.conf,security,logrotate.d,xattr.conf,debconf.conf,ufw,skel,update-motd.d,motd,kernel,runit,sv,insserv.conf.d,init,apparmor.d,X11,perl}
 		# Only what `wants` names is started, and nothing is generated at boot.
 		rm -rf usr/lib/systemd/system/*.{wants,requires} etc/systemd usr/lib/systemd/{system-generators,user-generators,system-preset,user-preset,user,system-environment-generators,user-environment-generators}
+		# Each unit file is read at boot, so those stay that something can ask for.
+		(
+			cd usr/lib/systemd/system
+			mkdir keep
+			for unit in $(sed -e 's/#.*//' "$here/units"); do [[ ! -e $unit ]] || mv "$unit" keep/; done
+			find . -mindepth 1 -maxdepth 1 ! -name keep -exec rm -rf {} +
+			mv keep/* . && rmdir keep
+		)
 		# Services of systemd that this guest does without.
 		rm -f usr/lib/systemd/systemd-{networkd*,resolved,timesyncd,timedated,localed,hostnamed,homed,userdbd,userwork,importd,portabled,machined,pstore,oomd,measure,pcrphase,pcrlock,growfs,makefs,bless-boot,boot-check-no-failures,cryptsetup,veritysetup,integritysetup,quotacheck,fsck,vconsole-setup,rfkill,backlight,network-generator,sysupdate,storagetm}
 		rm -rf boot home srv media mnt/* root
