@@ -35,7 +35,7 @@ in_fish() {
   for command in $COMMANDS; do
     in_bash "${command:0:3}" | grep -qx -- "$command"
   done
-  ! in_bash "" | grep -q supervise
+  [[ $(in_bash "") != *supervise* ]]
   [ "$(in_bash logs --fol)" = --follow ]
   [ "$(in_bash --project /x logs ser)" = serial ]
   [ "$(in_bash configure VM_CP)" = VM_CPUS= ]

@@ -65,7 +65,7 @@ teardown() {
   run -0 "$K3S_VM" logs serial
   [ "${lines[0]}" = plain ]
   [ "${lines[1]}" = $'  OK  \tdone' ]
-  ! LC_ALL=C grep -q $'[\001-\010\013-\037\177\200-\377]' <<<"$output"
+  run ! env LC_ALL=C grep -q $'[\001-\010\013-\037\177\200-\377]' <<<"$output"
 }
 
 @test "a line without an end and a line of 1 MB are shown" {
