@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include <k3s-vm/proc.h>
 #include <k3s-vm/state.h>
 
 static void set_text(struct scratch *s, const char *text) {
@@ -299,6 +300,38 @@ static void a_save_keeps_comments_order_and_unknown_lines(void **state) {
         assert_string_equal(c->k3s_args, "--a=\"b c\" --d='$e'");
 }
 
+static void a_shell_that_sources_the_file_gets_the_same_values(void **state) {
+        struct scratch *s = *state;
+        static const char *const values[] = {"plain",
+                                             "two words",
+                                             "it's",
+                                             "\"double\"",
+                                             "$HOME `id` $(id)",
+                                             "it's \"$both\" \\ \\\\ `",
+                                             "*?[a]{b,c}~ ~/x",
+                                             "# no comment",
+                                             "a#b",
+                                             "!x;y&z|w<v>u",
+                                             "\xc3\xa4\xe6\xbc\xa2",
+                                             "=a=b",
+                                             "\\n"};
+        for (size_t i = 0; i < ELEMENTSOF(values); i++) {
+                _cleanup_free_ char *assignment = xasprintf("K3S_ARGS=%s", values[i]);
+                assert_int_equal(set(s, assignment, NULL, NULL), 0);
+                _cleanup_buf_ struct buf out = BUF_INIT(4096);
+                struct proc_run_spec run = PROC_RUN_SPEC_INIT;
+                run.spec.argv = (const char *const[]){
+                                "sh", "-c", ". \"$1\" && printf %s \"$K3S_ARGS\"", "sh", s->p->config_path, NULL};
+                run.ret_stdout = &out;
+                struct proc_result result;
+                assert_int_equal(proc_run(&run, &result, NULL), 0);
+                assert_int_equal(result.exit_status, 0);
+                assert_string_equal(buf_str(&out), values[i]);
+                _cleanup_config_ struct config *c = load(s);
+                assert_string_equal(c->k3s_args, values[i]);
+        }
+}
+
 static void an_empty_value_takes_the_key_out(void **state) {
         struct scratch *s = *state;
         set_text(s, "VM_CPUS=3\n# c\nVM_CPUS=4\nVM_DISK=30\n");
@@ -442,6 +475,7 @@ int main(void) {
                         scratch_test(whatever_stands_in_the_configs_place_is_an_error_at_once),
                         scratch_test(binary_junk_is_an_error),
                         scratch_test(a_save_keeps_comments_order_and_unknown_lines),
+                        scratch_test(a_shell_that_sources_the_file_gets_the_same_values),
                         scratch_test(an_empty_value_takes_the_key_out),
                         scratch_test(a_new_file_is_private_and_the_last_assignment_counts),
                         scratch_test(a_bad_assignment_changes_nothing),
