@@ -225,7 +225,7 @@ static void doctor_looks_at_qemus_version_and_whether_it_runs(void **state) {
 
 static void doctor_has_a_line_for_everything_and_a_fix_for_every_failure(void **state) {
         struct scratch *s = *state;
-        _cleanup_free_ char *bin = own_path(s);
+        _cleanup_free_ _unused_ char *bin = own_path(s);
         _cleanup_config_ struct config *c = small_config(s);
         _cleanup_checks_ struct checks checks = {0};
         assert_int_equal(host_check(s->p, c, &checks, NULL), 0);
