@@ -39,7 +39,6 @@ struct state {
         uint64_t started_ms; /* wall clock */
         uint16_t api_port, ssh_port, web_port;
         bool ready_once;           /* was Ready since it was created */
-        char *last_exit;           /* why QEMU ended last, for people; NULL unknown or running */
         char *intent;              /* "running", "stopped": what the user asked for last */
         struct phase_time *phases; /* of the last start */
         size_t n_phases;

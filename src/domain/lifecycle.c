@@ -14,6 +14,7 @@
 #include <k3s-vm/vm.h>
 
 #define SHUTDOWN_GRACE_MS (60U * 1000) /* K3s ends its pods; under TCG that takes ten seconds */
+#define MONITOR_TIMEOUT_MS 3000
 #define PROGRAM "qemu-system-x86_64"
 
 /* One port the VM listens on. */
@@ -97,6 +98,13 @@ int lifecycle_check_ports(const struct lifecycle *l, const struct state *s, stru
         return 0;
 }
 
+/* What the user wants of the VM; a supervisor acts on it. */
+static int save_intent(const struct lifecycle *l, struct state *s, const char *intent, struct error *err) {
+        free(s->intent);
+        s->intent = xstrdup(intent);
+        return state_save(l->project, s, err);
+}
+
 /* Builds the command line and has a supervisor start QEMU with it. */
 static int launch(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
         const struct project *p = l->project;
@@ -149,35 +157,53 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
         return supervisor_start(p, s, &argv, ret_vm, l->progress, err);
 }
 
-/* A QEMU of this VM that does not run guest code (a monitor that is dead, a panic) is ended before a new start. */
-static int end_unusable(const struct lifecycle *l, const struct state *s, struct process *vm, struct error *err) {
-        progress_warn(l->progress, "the VM's QEMU (process %d) is not running its guest; it is ended and started again",
-                      vm->pid);
-        return vm_end(l->project, s, vm, false, 0, l->progress, err);
+/* A live QEMU of this VM is used as it is, with a supervisor if it lost its own. One whose monitor is dead is ended,
+ * so that a new one can be started: @ret_vm is left empty. One that is paused is the user's to decide about. */
+static int take_over(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+        _cleanup_qmp_ struct qmp *monitor = NULL;
+        if (vm_connect(l->project, s, MONITOR_TIMEOUT_MS, &monitor, NULL) < 0) {
+                progress_warn(l->progress, "the VM's QEMU (process %d) does not answer; it is ended and started again",
+                              vm->pid);
+                int r = save_intent(l, s, "stopped", err);
+                if (r == 0)
+                        r = vm_end(l->project, s, vm, false, 0, l->progress, err);
+                process_close(vm);
+                return r;
+        }
+        qmp_free(TAKE_PTR(monitor));
+        _cleanup_free_ char *detail = NULL;
+        if (vm_status_detail(l->project, s, &detail) == VM_DEGRADED) {
+                int r = err_set(err, ERR_STATE, EBUSY, "the VM is there but does not run: %s",
+                                detail ? detail : "paused");
+                err_hint(err,
+                         "once there is room on the disk it goes on by itself\nstart it anew: k3s-vm restart --force");
+                return r;
+        }
+        if (supervisor_adopt(l->project, s, vm, NULL) == 0)
+                progress_debug(l->progress, "process %d is the VM's QEMU", vm->pid);
+        return 0;
+}
+
+static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
+        int r = supervisor_end(l->project, 0, err);
+        if (r < 0)
+                return r;
+        state_clear_phases(s);
+        r = launch(l, s, ret_vm, err);
+        if (r < 0) {
+                save_intent(l, s, "stopped", NULL);
+                return err_wrap(err, "cannot start the VM");
+        }
+        r = save_intent(l, s, "running", err);
+        return r < 0 ? r : registry_put(l->project, s, err);
 }
 
 int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err) {
         _cleanup_process_ struct process vm = PROCESS_INIT;
-        bool was_running = vm_find(l->project, s, &vm, NULL) == 0;
-        int r = 0;
-        if (was_running && vm_status(l->project, s) != VM_RUNNING) {
-                r = end_unusable(l, s, &vm, err);
-                process_close(&vm);
-                was_running = false;
-        }
-        if (r == 0 && !was_running) {
-                state_clear_phases(s);
-                free(s->last_exit);
-                s->last_exit = NULL;
-                r = launch(l, s, &vm, err);
-                if (r < 0)
-                        return err_wrap(err, "cannot start the VM");
-                free(s->intent);
-                s->intent = xstrdup("running");
-                r = state_save(l->project, s, err);
-                if (r == 0)
-                        r = registry_put(l->project, s, err);
-        }
+        int r = vm_find(l->project, s, &vm, NULL) == 0 ? take_over(l, s, &vm, err) : 0;
+        bool was_running = vm.pidfd >= 0;
+        if (r == 0 && !was_running)
+                r = start_qemu(l, s, &vm, err);
         const struct ready ready = {
                         .project = l->project,
                         .config = l->config,
@@ -193,7 +219,7 @@ int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_ru
                 return r;
         s->ready_once = true;
         r = state_save(l->project, s, err);
-        if (r == 0 && ret_was_running)
+        if (r == 0)
                 *ret_was_running = was_running;
         return r;
 }
@@ -201,13 +227,14 @@ int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_ru
 int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err) {
         _cleanup_process_ struct process vm = PROCESS_INIT;
         if (vm_find(l->project, s, &vm, NULL) < 0) {
+                /* One that crashed may be about to be started again. */
+                save_intent(l, s, "stopped", NULL);
+                supervisor_end(l->project, 0, NULL);
                 int r = err_set(err, ERR_STATE, ESRCH, "the VM is not running");
                 err_hint(err, "start it: k3s-vm start");
                 return r;
         }
-        free(s->intent);
-        s->intent = xstrdup("stopped");
-        int r = state_save(l->project, s, err);
+        int r = save_intent(l, s, "stopped", err);
         if (r < 0)
                 return r;
         unsigned grace_ms = l->timeout_ms ? l->timeout_ms : SHUTDOWN_GRACE_MS;
@@ -236,11 +263,13 @@ int lifecycle_destroy(const struct lifecycle *l, bool all, struct error *err) {
                 return err_set(err, ERR_NO_VM, ENOENT, "the project %s has no VM", p->root);
 
         _cleanup_process_ struct process vm = PROCESS_INIT;
-        if (vm_find(p, s, &vm, NULL) == 0) {
+        r = s ? save_intent(l, s, "stopped", err) : 0;
+        if (r == 0 && vm_find(p, s, &vm, NULL) == 0)
                 r = vm_end(p, s, &vm, false, 0, l->progress, err);
-                if (r < 0)
-                        return r;
-        }
+        else if (r == 0)
+                r = supervisor_end(p, 0, err);
+        if (r < 0)
+                return r;
         if (s) {
                 _cleanup_free_ char *runtime_dir = NULL;
                 if (project_runtime_dir(p, s->uuid, false, &runtime_dir, NULL) == 0)

@@ -2,13 +2,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include <k3s-vm/banner.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/ready.h>
 
 #define KVM_TIMEOUT_MS (180U * 1000)
 #define TCG_TIMEOUT_MS (600U * 1000)
-#define BANNER_TIMEOUT_MS 300U /* a probe that met a guest without network hangs: a new one costs nothing */
 #define PROBE_INTERVAL_MS 250U
 #define API_TIMEOUT_MS 10000U /* one answer of an API server that is busy starting under TCG */
 #define UNIT_CHECK_INTERVAL_MS 20000U
@@ -86,14 +86,22 @@ static int pause_probe(struct wait *w, const char *what, const struct error *las
 
 static int wait_ssh(struct wait *w, struct error *err) {
         begin_phase(w, "boot", "booting the guest");
-        for (;;) {
-                _cleanup_error_ struct error last = ERROR_INIT;
-                if (remote_probe_banner(w->ready->config->ssh_port, BANNER_TIMEOUT_MS, &last) == 0)
-                        break;
-                int r = pause_probe(w, "the guest did not answer on SSH", &last, err);
-                if (r < 0)
-                        return r;
-        }
+        uint64_t now = now_ms();
+        const struct banner_wait wait = {
+                        .port = w->ready->config->ssh_port,
+                        .serial_path = w->ready->project->serial_path,
+                        .stop_fd = w->ready->vm->pidfd,
+                        .timeout_ms = now < w->deadline_ms ? (unsigned)(w->deadline_ms - now) : 0,
+                        .progress = w->ready->progress,
+                        .phase = w->phase,
+        };
+        int r = banner_wait(&wait, err);
+        if (r > 0)
+                return died(w, err);
+        if (r == -ETIMEDOUT)
+                return too_long(w, "the guest did not answer on SSH", &(struct error){0}, err);
+        if (r < 0)
+                return r;
         end_phase(w, "boot", "guest booted, SSH answers");
         return 0;
 }

@@ -22,9 +22,9 @@ void state_clear_phases(struct state *s) {
 void state_free(struct state *s) {
         if (!s)
                 return;
-        char *owned[] = {s->uuid,    s->name,      s->guest_dir,   s->guest_version,   s->payload_path,
-                         s->machine, s->accel,     s->boot_id,     s->payload_version, s->payload_description,
-                         s->intent,  s->last_exit, s->payload_name};
+        char *owned[] = {s->uuid,    s->name,        s->guest_dir, s->guest_version,   s->payload_path,
+                         s->machine, s->accel,       s->boot_id,   s->payload_version, s->payload_description,
+                         s->intent,  s->payload_name};
         for (size_t i = 0; i < ELEMENTSOF(owned); i++)
                 free(owned[i]);
         state_clear_phases(s);
@@ -126,7 +126,6 @@ static int from_json(const struct json *j, struct state **ret, struct error *err
         s->ssh_port = (uint16_t)bounded(json_get(j, "ports", "ssh"), UINT16_MAX);
         s->web_port = (uint16_t)bounded(json_get(j, "ports", "web"), UINT16_MAX);
         s->ready_once = json_bool_or(json_get(j, "ready_once"), false);
-        s->last_exit = plain_string(json_get(j, "last_exit"));
         s->intent = plain_string(json_get(j, "intent"));
         for (const struct json *phase = json_first(json_get(j, "phases")); phase; phase = json_next(phase)) {
                 _cleanup_free_ char *name = plain_string(json_get(phase, "name"));
@@ -197,7 +196,6 @@ struct json *state_to_json(const struct state *s) {
         json_set_number(ports, "ssh", s->ssh_port);
         json_set_number(ports, "web", s->web_port);
         json_set_bool(j, "ready_once", s->ready_once);
-        json_set_string(j, "last_exit", s->last_exit);
         json_set_string(j, "intent", s->intent);
         struct json *phases = json_set_array(j, "phases");
         for (size_t i = 0; i < s->n_phases; i++) {

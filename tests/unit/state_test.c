@@ -30,7 +30,6 @@ static struct state *sample(const char *uuid) {
         s->ssh_port = 2666;
         s->web_port = 30080;
         s->ready_once = true;
-        s->last_exit = xstrdup("guest shut down");
         s->intent = xstrdup("running");
         state_set_phase(s, "boot", 900);
         state_set_phase(s, "ssh", 13000);
