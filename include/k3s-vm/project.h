@@ -11,19 +11,19 @@
 #include <k3s-vm/err.h>
 
 struct project {
-        char *root;             /* absolute, symlinks resolved */
-        char *dir;              /* ROOT/.k3s-vm */
-        char *config_path;      /* DIR/config */
-        char *vm_dir;           /* DIR/vm */
-        char *state_path;       /* VM/state.json */
-        char *lock_path;        /* VM's command lock: DIR/lock (outlives destroy) */
-        char *pid_path;         /* DIR/vm.pid */
-        char *log_path;         /* DIR/vm.log: QEMU's stdout and stderr */
-        char *events_path;      /* DIR/events.jsonl */
-        char *serial_path;      /* VM/serial.log */
-        char *data_disk;        /* VM/data.qcow2 */
-        char *key_path;         /* VM/ssh_key, and .pub: for logging in */
-        char *host_key_path;    /* VM/ssh_host_key, and .pub: the guest's own */
+        char *root;          /* absolute, symlinks resolved */
+        char *dir;           /* ROOT/.k3s-vm */
+        char *config_path;   /* DIR/config */
+        char *vm_dir;        /* DIR/vm */
+        char *state_path;    /* VM/state.json */
+        char *lock_path;     /* VM's command lock: DIR/lock (outlives destroy) */
+        char *pid_path;      /* DIR/vm.pid */
+        char *log_path;      /* DIR/vm.log: QEMU's stdout and stderr */
+        char *events_path;   /* DIR/events.jsonl */
+        char *serial_path;   /* VM/serial.log */
+        char *data_disk;     /* VM/data.qcow2 */
+        char *key_path;      /* VM/ssh_key, and .pub: for logging in */
+        char *host_key_path; /* VM/ssh_host_key, and .pub: the guest's own */
         char *host_key_pub_path;
         char *known_hosts_path; /* VM/known_hosts: for OpenSSH */
         char *credentials_dir;  /* VM/credentials: files QEMU hands to the guest */

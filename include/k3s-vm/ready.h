@@ -17,11 +17,11 @@
 struct ready {
         const struct project *project;
         const struct config *config;
-        struct state *state;      /* gets the phases' times; saved by the caller */
+        struct state *state; /* gets the phases' times; saved by the caller */
         const struct process *vm;
         struct progress *progress;
-        unsigned timeout_ms;      /* for all of it; 0: by acceleration */
-        bool quick;               /* it ran already: no phases shown unless something is not up */
+        unsigned timeout_ms; /* for all of it; 0: by acceleration */
+        bool quick;          /* it ran already: no phases shown unless something is not up */
 };
 
 /* 0 when Ready (without a payload: when SSH answers). ERR_TIMEOUT, ERR_INTERRUPTED, ERR_FAILED. */

@@ -15,7 +15,7 @@ struct summary {
         const struct state *state; /* NULL: there is no VM */
         enum vm_status status;
         char *detail; /* why it is in that state; NULL when there is nothing to say */
-        pid_t pid; /* of QEMU; 0 when it does not run */
+        pid_t pid;    /* of QEMU; 0 when it does not run */
         uint64_t uptime_ms;
         char *kubeconfig; /* path, NULL when there is none */
         bool api_asked, api_ready;
