@@ -89,7 +89,7 @@ $O/embedded.tar.gz: $(EMBEDDED) Makefile
 	$(call say,TAR,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w \
-		-C src -cf - guest payload | gzip -n9 > $@
+		-h -C src -cf - guest payload | gzip -n9 > $@
 
 $O/embedded.o: src/embedded.S $O/embedded.tar.gz
 	$(call say,AS,$<)
