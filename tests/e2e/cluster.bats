@@ -11,6 +11,7 @@ setup_file() {
   common_project "$BATS_FILE_TMPDIR"
   # The cache is shared with every other run: the first build takes minutes.
   export XDG_CACHE_HOME="${K3S_VM_TEST_CACHE:-$HOME/.cache}"
+  export VM_NAME="k3s-vm-e2e-$$"
   common_ports
   if [ -n "${K3S_VM_TEST_K3S:-}" ]; then
     export K3S_VERSION="$K3S_VM_TEST_K3S"

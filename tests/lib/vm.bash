@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+# For the bats files that start real VMs with the tiny guest: a kernel and an initrd that boot in seconds to an SSH
+# server, keep a counter on the data disk and obey the power button (tests/vm/tiny).
+
+# The tiny guest, built once for all files of a run.
+tiny_guest() {
+  local folder=${K3S_VM_TEST_CACHE:-${HOME}/.cache}/k3s-vm-tests key
+  key=$(cat "$ROOT"/tests/vm/tiny/* 2>/dev/null | sha256sum | cut -c1-16)
+  TINY_GUEST=$folder/tiny-$key
+  export TINY_GUEST
+  [ -e "$TINY_GUEST/guest.json" ] && return
+  mkdir -p "$folder"
+  rm -rf "$TINY_GUEST.new"
+  "$ROOT/tests/vm/tiny/build" "$TINY_GUEST.new" >"$folder/tiny.log" 2>&1 || { cat "$folder/tiny.log" >&2; return 1; }
+  mv "$TINY_GUEST.new" "$TINY_GUEST"
+}
+
+# vm_project [NAME]: an empty project with free ports whose VM is the tiny guest without a payload.
+vm_project() {
+  common_project "$BATS_TEST_TMPDIR" "$@" || return 1
+  common_ports
+  export FLAVOR=$TINY_GUEST K3S_VERSION=none VM_NAME="k3s-vm-test-$$-${BATS_TEST_NUMBER:-0}" VM_MEMORY=2048
+  cd "$PROJECT" || return 1
+}
+
+# For teardown: whatever a test left running.
+vm_teardown() {
+  [ -z "${PROJECT:-}" ] || "$K3S_VM" --project "$PROJECT" destroy --yes >/dev/null 2>&1 || true
+}
+
+vm_state() { "$K3S_VM" --json status | jq -r .state; }
+vm_pid() { "$K3S_VM" --json status | jq -r .pid; }
+
+supervisor_pid() {
+  pgrep -f "supervise --project $PROJECT " | head -n 1
+}
+
+# vm_becomes STATE SECONDS
+vm_becomes() {
+  local end=$((SECONDS + $2))
+  until [ "$(vm_state)" = "$1" ]; do
+    [ "$SECONDS" -lt "$end" ] || { echo "still $(vm_state)" >&2; return 1; }
+    sleep 0.2
+  done
+}
+
+# The counter that the guest keeps on its disk.
+vm_counter() { "$K3S_VM" exec -- cat /var/counter; }

@@ -1,0 +1,165 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# The program with real QEMU: what goes wrong, and that nothing is lost by it.
+
+load ../lib/common
+load ../lib/vm
+
+setup_file() { tiny_guest; }
+setup() { vm_project; }
+teardown() { vm_teardown; }
+
+@test "the supervisor killed: the VM goes on, and the next start gives it a new one" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  old=$(supervisor_pid)
+  kill -KILL "$old"
+  [ "$(vm_state)" = running ]
+  "$K3S_VM" start
+  [ "$(vm_pid)" = "$pid" ]
+  new=$(supervisor_pid)
+  [ -n "$new" ] && [ "$new" != "$old" ]
+  "$K3S_VM" stop
+}
+
+@test "QEMU killed: the supervisor starts it again" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  kill -KILL "$pid"
+  vm_becomes running 20
+  [ "$(vm_pid)" != "$pid" ]
+  "$K3S_VM" start
+  "$K3S_VM" exec -- true
+}
+
+@test "both killed: status says crashed, and start boots it" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  kill -KILL "$(supervisor_pid)" "$pid"
+  vm_becomes crashed 10
+  "$K3S_VM" start
+  [ "$(vm_state)" = running ]
+}
+
+@test "the guest powers itself off: the VM is stopped and stays down" {
+  "$K3S_VM"
+  "$K3S_VM" exec -- poweroff || true
+  vm_becomes stopped 30
+  sleep 3
+  [ "$(vm_state)" = stopped ]
+}
+
+@test "the guest reboots itself: the same QEMU goes on" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  "$K3S_VM" exec -- reboot || true
+  for _ in {1..60}; do
+    [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo "$boot")" = "$boot" ] || break
+    sleep 0.5
+  done
+  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" != "$boot" ]
+  [ "$(vm_pid)" = "$pid" ]
+}
+
+@test "a PID file with junk, empty, naming PID 1 or a live foreign process is not believed" {
+  "$K3S_VM"
+  "$K3S_VM" stop
+  for text in junk "" 1 $$; do
+    echo "$text" >.k3s-vm/vm.pid
+    [ "$(vm_state)" = stopped ]
+  done
+  "$K3S_VM" start
+  "$K3S_VM" stop
+  kill -0 $$
+}
+
+@test "a PID file deleted while the VM runs: it is found all the same, and stopped" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  rm .k3s-vm/vm.pid
+  [ "$(vm_state)" = running ]
+  "$K3S_VM" stop
+  [ ! -e "/proc/$pid" ]
+}
+
+@test "a state cut in half: the disk is kept and the VM starts" {
+  "$K3S_VM"
+  "$K3S_VM" exec -- sh -c 'echo kept > /var/word; sync'
+  "$K3S_VM" stop
+  truncate -s 40 .k3s-vm/vm/state.json
+  run "$K3S_VM"
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "$("$K3S_VM" exec -- cat /var/word)" = kept ]
+}
+
+@test "Ctrl-C during a start is exit 130, and the next start succeeds" {
+  # A shell starts background jobs with SIGINT ignored; env gives the program the default back.
+  env --default-signal=INT "$K3S_VM" >out 2>&1 &
+  command=$!
+  sleep 1
+  kill -INT "$command"
+  status=0
+  wait "$command" || status=$?
+  cat out
+  [ "$status" -eq 130 ]
+  "$K3S_VM" start || "$K3S_VM"
+  [ "$(vm_state)" = running ]
+}
+
+@test "a command killed at random moments of start and stop never hinders the next" {
+  for delay in 0.02 0.1 0.3 0.7 1.5; do
+    "$K3S_VM" >/dev/null 2>&1 &
+    command=$!
+    sleep "$delay"
+    kill -KILL "$command" 2>/dev/null || true
+    wait "$command" 2>/dev/null || true
+  done
+  "$K3S_VM"
+  for delay in 0.05 0.4; do
+    "$K3S_VM" stop >/dev/null 2>&1 &
+    command=$!
+    sleep "$delay"
+    kill -KILL "$command" 2>/dev/null || true
+    wait "$command" 2>/dev/null || true
+  done
+  "$K3S_VM"
+  [ "$(vm_state)" = running ]
+}
+
+@test "five starts at once give one VM" {
+  pids=()
+  for _ in 1 2 3 4 5; do
+    "$K3S_VM" >/dev/null 2>&1 &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid"; done
+  [ "$(pgrep -fc -- "-uuid $("$K3S_VM" --json status | jq -r .uuid) ")" = 1 ]
+}
+
+@test "a QEMU that prints an error and exits: its own words are shown" {
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  cat >"$BATS_TEST_TMPDIR/bin/qemu-system-x86_64" <<'END'
+#!/bin/sh
+case "$*" in *-machine\ help*) echo 'pc-q35-7.2           Standard PC (Q35 + ICH9, 2009)'; exit ;; esac
+echo 'qemu-system-x86_64: the moon is in the wrong phase' >&2
+exit 1
+END
+  chmod +x "$BATS_TEST_TMPDIR/bin/qemu-system-x86_64"
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH run "$K3S_VM"
+  echo "$output"
+  [ "$status" -ne 0 ]
+  [[ "$output" == *"the moon is in the wrong phase"* ]]
+}
+
+@test "the project renamed while the VM runs: it is found and stopped there" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  mv "$PROJECT" "$PROJECT-moved"
+  PROJECT=$PROJECT-moved
+  cd "$PROJECT"
+  [ "$(vm_pid)" = "$pid" ]
+  "$K3S_VM" stop
+  [ ! -e "/proc/$pid" ]
+}
