@@ -84,11 +84,11 @@ $O/%.o: %.c
 
 # The guests' and payloads' own files travel inside the program, as a tar with nothing in it that differs
 # from machine to machine.
-EMBEDDED := $(shell find src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
+EMBEDDED := $(shell find -L src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
 $O/embedded.tar.gz: $(EMBEDDED) Makefile
 	$(call say,TAR,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w \
+	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --dereference \
 		-h -C src -cf - guest payload | gzip -n9 > $@
 
 $O/embedded.o: src/embedded.S $O/embedded.tar.gz
