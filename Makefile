@@ -88,7 +88,7 @@ EMBEDDED := $(shell find -L src/guest src/payload -type f 2>/dev/null | LC_ALL=C
 $O/embedded.tar.gz: $(EMBEDDED) Makefile
 	$(call say,TAR,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --dereference \
+	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --dereference --hard-dereference \
 		-h -C src -cf - guest payload | gzip -n9 > $@
 
 $O/embedded.o: src/embedded.S $O/embedded.tar.gz
