@@ -352,8 +352,8 @@ void remote_free(struct remote *r) {
         remote_close_sftp(r);
         if (r->event)
                 libssh.ssh_event_free(r->event);
-        if (libssh.ssh_is_connected(r->session))
-                libssh.ssh_disconnect(r->session);
+        /* Not ssh_disconnect(): libssh 0.10 then forgets a socket that it was given without closing it. */
+        shutdown(r->fd, SHUT_RDWR);
         libssh.ssh_free(r->session);
         close(r->fd);
         free(r);

@@ -38,7 +38,6 @@
         X(ssh_channel_window_size) \
         X(ssh_channel_write) \
         X(ssh_connect) \
-        X(ssh_disconnect) \
         X(ssh_event_add_fd) \
         X(ssh_event_add_session) \
         X(ssh_event_dopoll) \
@@ -47,7 +46,6 @@
         X(ssh_event_remove_fd) \
         X(ssh_free) \
         X(ssh_get_error) \
-        X(ssh_get_fd) \
         X(ssh_get_poll_flags) \
         X(ssh_get_server_publickey) \
         X(ssh_is_connected) \

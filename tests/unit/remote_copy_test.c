@@ -135,6 +135,19 @@ _Noreturn static void serve_sftp(const char *what) {
         }
 }
 
+/* Passes @limit bytes on and then ends its whole process group. */
+_Noreturn static void cut_off(size_t limit) {
+        char chunk[4096];
+        while (limit > 0) {
+                ssize_t n = read(0, chunk, limit < sizeof(chunk) ? limit : sizeof(chunk));
+                if (n <= 0 || write(1, chunk, (size_t)n) != n)
+                        _exit(0);
+                limit -= (size_t)n;
+        }
+        kill(0, SIGKILL);
+        _exit(0);
+}
+
 /* The tests. */
 
 static struct sshd *sshd;
@@ -472,7 +485,8 @@ static void a_full_disk_leaves_nothing_behind(void **state) {
 static void a_server_that_dies_in_a_copy_leaves_nothing_behind(void **state) {
         struct scene *s = scene(state);
         /* The server, a process group of its own, ends once it has sent 300 kB. */
-        _cleanup_free_ char *command = xasprintf("%s | (head -c 300000; kill -KILL 0)", sshd->sftp_server);
+        _cleanup_free_ char *self = proc_self_path();
+        _cleanup_free_ char *command = xasprintf("%s | \"%s\" --cut 300000", sshd->sftp_server, self);
         _cleanup_free_ char *wrapped = xasprintf("sh -c '%s'", command);
         sshd_set_subsystem(sshd, wrapped);
         connect_scene(s);
@@ -529,6 +543,8 @@ static void folders_without_end_come_to_an_end(void **state) {
 int main(int argc, char **argv) {
         if (argc == 3 && str_eq(argv[1], "--sftp"))
                 serve_sftp(argv[2]);
+        if (argc == 3 && str_eq(argv[1], "--cut"))
+                cut_off(strtoul(argv[2], NULL, 10));
 #define copy_test(f) cmocka_unit_test_setup_teardown(f, scene_setup, scene_teardown)
         const struct CMUnitTest tests[] = {
                         copy_test(a_file_goes_there_and_back_with_its_permissions),

@@ -351,6 +351,38 @@ static void a_server_that_dies_is_a_lost_connection(_unused_ void **state) {
         remote_free(r);
 }
 
+static size_t open_descriptors(void) {
+        _cleanup_closedir_ DIR *dir = opendir("/proc/self/fd");
+        size_t n = 0;
+        while (readdir(dir))
+                n++;
+        return n;
+}
+
+static void connections_leave_no_descriptors_behind(_unused_ void **state) {
+        needs_sshd();
+        size_t before = open_descriptors();
+        struct remote *r = connected();
+        run(r, "true", NULL, NULL);
+        remote_free(r);
+        r = connected();
+        int status;
+        remote_exec(r, &(struct remote_exec){.command = "kill -KILL $PPID"}, &status, NULL);
+        remote_free(r);
+        r = NULL;
+        struct remote_address address = sshd_address(sshd);
+        address.key_path = address.host_key_pub;
+        assert_true(remote_connect(&address, 5000, &r, NULL) < 0);
+        address = sshd_address(sshd);
+        _cleanup_free_ char *other = sshd_path(sshd, "leak"), *other_pub = sshd_path(sshd, "leak.pub");
+        assert_int_equal(remote_make_key(other, "x", NULL), 0);
+        address.key_path = other;
+        assert_int_equal(remote_connect(&address, 5000, &r, NULL), -EACCES);
+        address.host_key_pub = other_pub;
+        assert_int_equal(remote_connect(&address, 5000, &r, NULL), -EKEYREJECTED);
+        assert_int_equal(open_descriptors(), before);
+}
+
 /* With this process's own descriptors. */
 
 struct child {
@@ -531,6 +563,7 @@ int main(void) {
                         cmocka_unit_test(a_command_ends_at_its_time_limit),
                         cmocka_unit_test(a_server_that_stands_still_does_not_hold_a_writer),
                         cmocka_unit_test(a_server_that_dies_is_a_lost_connection),
+                        cmocka_unit_test(connections_leave_no_descriptors_behind),
                         cmocka_unit_test(exec_passes_this_process_s_descriptors_through),
                         cmocka_unit_test(a_slow_reader_gets_everything_while_input_flows),
                         cmocka_unit_test(a_reader_that_goes_away_ends_the_command),
