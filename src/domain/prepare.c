@@ -263,8 +263,11 @@ int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struc
         /* From here on the VM exists: whatever is interrupted below is completed by the next run. */
         if (r == 0)
                 r = state_save(l->project, s, err);
-        if (r == 0)
+        if (r == 0) {
                 r = ensure_images(l, s, err);
+                if (r < 0)
+                        state_save(l->project, s, NULL); /* one of the two may have been made */
+        }
         if (r == 0 && !s->machine)
                 r = qemu_machine("qemu-system-x86_64", l->project->cache_dir, &s->machine, err);
         if (r == 0)

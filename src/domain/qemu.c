@@ -81,8 +81,10 @@ static void push_boot(const struct qemu_spec *spec, struct strv *v) {
         if (spec->guest->initrd)
                 push2(v, "-initrd", spec->guest->initrd);
         strv_push(v, "-append");
-        strv_pushf(v, "%s systemd.hostname=%s systemd.machine_id=%s", spec->guest->cmdline, spec->config->vm_name,
-                   spec->machine_id);
+        /* The address of a name server, where the network's own forwarding one is not wanted. */
+        const char *dns = spec->config->dns;
+        strv_pushf(v, "%s systemd.hostname=%s systemd.machine_id=%s%s%s", spec->guest->cmdline, spec->config->vm_name,
+                   spec->machine_id, *dns ? " k3s-vm.dns=" : "", dns);
 }
 
 static void push_read_only_drive(struct strv *v, const char *node, const char *path, const char *serial, enum slot slot,

@@ -38,6 +38,7 @@ static void fixture_init(struct fixture *f) {
                                     .serial_path = "/p/.k3s-vm/vm/serial.log",
                                     .data_disk = "/p/.k3s-vm/vm/data.qcow2"},
                         .config = {.vm_name = "k3s-vm-demo",
+                                   .dns = "",
                                    .cpus = 2,
                                    .memory_mib = 4096,
                                    .api_port = 6443,
@@ -114,6 +115,16 @@ static void argv_doubles_commas_in_paths_and_keeps_every_other_byte(void **state
         f.spec.credentials = &odd;
         f.spec.n_credentials = 1;
         compare(&f, "commas");
+}
+
+static void argv_tells_the_guest_its_name_server(void **state _unused_) {
+        struct fixture f;
+        fixture_init(&f);
+        f.config.dns = (char *)"192.0.2.53";
+        _cleanup_strv_ struct strv argv = {0};
+        qemu_argv(&f.spec, &argv);
+        _cleanup_free_ char *all = strv_join(&argv, " ");
+        assert_non_null(strstr(all, " k3s-vm.dns=192.0.2.53 "));
 }
 
 static void argv_leaves_the_payload_out_when_there_is_none(void **state) {
@@ -291,7 +302,8 @@ int main(void) {
                         cmocka_unit_test(argv_of_a_direct_kernel_boot_under_tcg),
                         cmocka_unit_test(argv_of_a_disk_that_boots_itself_under_kvm),
                         cmocka_unit_test(argv_doubles_commas_in_paths_and_keeps_every_other_byte),
-                        cmocka_unit_test(argv_leaves_the_payload_out_when_there_is_none),
+                        cmocka_unit_test(argv_tells_the_guest_its_name_server),
+                cmocka_unit_test(argv_leaves_the_payload_out_when_there_is_none),
                         cmocka_unit_test(argv_never_binds_anything_but_loopback),
                         cmocka_unit_test(newest_machine_is_by_number_not_by_text),
                         cmocka_unit_test_setup_teardown(machine_is_asked_once_until_qemu_changes, make_folder,
