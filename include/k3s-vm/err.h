@@ -43,9 +43,9 @@ int err_set(struct error *err, enum err_code code, int errnum, const char *fmt, 
 /* As err_set() with ERR_FAILED, the message followed by ": " and strerror(@errnum). */
 int err_errno(struct error *err, int errnum, const char *fmt, ...) _printf_(3, 4);
 
-/* Puts "prefix: " before the message and returns the error's negative errno, so that a caller can
- * write `return err_wrap(err, "cannot ...")`. */
-int err_wrap(struct error *err, const char *fmt, ...) _printf_(2, 3);
+/* Puts "prefix: " before the message and returns @r, the negative errno that came with it, so that a caller can
+ * write `return err_wrap(err, r, "cannot ...")`. */
+int err_wrap(struct error *err, int r, const char *fmt, ...) _printf_(3, 4);
 
 /* Sets what mends it, replacing an earlier hint. */
 void err_hint(struct error *err, const char *fmt, ...) _printf_(2, 3);

@@ -88,9 +88,9 @@ int err_errno(struct error *err, int errnum, const char *fmt, ...) {
         return set_message(err, ERR_FAILED, errnum, xasprintf("%s: %s", what, strerror(errnum ? errnum : EIO)));
 }
 
-int err_wrap(struct error *err, const char *fmt, ...) {
+int err_wrap(struct error *err, int r, const char *fmt, ...) {
         if (!err)
-                return -EIO;
+                return r;
         va_list ap;
         va_start(ap, fmt);
         _cleanup_free_ char *prefix = xvasprintf(fmt, ap);
@@ -102,8 +102,8 @@ int err_wrap(struct error *err, const char *fmt, ...) {
         if (err->code == 0)
                 err->code = ERR_FAILED;
         if (err->errnum == 0)
-                err->errnum = EIO;
-        return -err->errnum;
+                err->errnum = -r;
+        return r;
 }
 
 void err_hint(struct error *err, const char *fmt, ...) {

@@ -38,7 +38,7 @@ int context_connect(struct context *ctx, const struct state *s, struct remote **
         };
         int r = remote_connect(&address, CONNECT_TIMEOUT_MS, ret, err);
         if (r == -ECONNREFUSED || r == -ECONNRESET || r == -ETIMEDOUT) {
-                err_wrap(err, "the guest does not answer on SSH port %u yet", s->ssh_port);
+                err_wrap(err, r, "the guest does not answer on SSH port %u yet", s->ssh_port);
                 err_hint(err, "k3s-vm start waits for it; k3s-vm logs serial shows what it is doing");
                 if (err)
                         err->code = ERR_STATE;

@@ -214,7 +214,7 @@ static int apply(struct load *l, int key, const char *text, const char *source, 
                 return 0;
         int r = apply_text(l->project, l->config, key, trimmed, err);
         if (r < 0) {
-                err_wrap(err, "%s: %s", where, keys[key].name);
+                err_wrap(err, r, "%s: %s", where, keys[key].name);
                 return r;
         }
         l->config->sources[key] = source;

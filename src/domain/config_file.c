@@ -108,7 +108,7 @@ static int parse_line(struct config_line *l, struct error *err) {
         l->value_start = (size_t)(p - text);
         int r = parse_value(&p, &value, err);
         if (r < 0)
-                return err_wrap(err, "%s", key);
+                return err_wrap(err, r, "%s", key);
         l->value_end = (size_t)(p - text);
         size_t blanks = strspn(p, BLANKS);
         p += blanks;
@@ -152,7 +152,7 @@ int config_file_parse(const char *where, const char *text, size_t len, struct co
                 if (r < 0) {
                         if (err)
                                 err->code = ERR_USAGE;
-                        err_wrap(err, "%s:%zu", where, f.n);
+                        err_wrap(err, r, "%s:%zu", where, f.n);
                         return r;
                 }
                 at += n + 1;

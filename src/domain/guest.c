@@ -185,7 +185,7 @@ int guest_load(const char *dir, struct guest **ret, struct error *err) {
         if (r == 0)
                 r = guest_parse(absolute, j, &g, err);
         if (r < 0) {
-                err_wrap(err, "cannot use the guest in %s", absolute);
+                err_wrap(err, r, "cannot use the guest in %s", absolute);
                 return r;
         }
         const char *const files[] = {g->kernel, g->initrd, g->boot_disk, g->root_image};

@@ -105,7 +105,7 @@ int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct er
         _cleanup_json_ struct json *list = NULL;
         r = json_parse(buf_str(&body), body.len, &list, err);
         if (r < 0)
-                return err_wrap(err, "cannot read the list of nodes");
+                return err_wrap(err, r, "cannot read the list of nodes");
         struct json *items = json_get(list, "items");
         if (!json_is_array(items))
                 return err_set(err, ERR_FAILED, EPROTO, "the API's list of nodes has no items");

@@ -131,7 +131,7 @@ int kubeconfig_parse(const char *text, size_t len, struct kubeconfig **ret, stru
         _cleanup_json_ struct json *documents = NULL;
         int r = yaml_parse(text, len, &documents, err);
         if (r < 0)
-                return err_wrap(err, "invalid kubeconfig");
+                return err_wrap(err, r, "invalid kubeconfig");
         if (json_len(documents) != 1)
                 return invalid(err, "%s", json_len(documents) == 0 ? "it is empty" : "it has more than one document");
         _cleanup_kubeconfig_ struct kubeconfig *k = xcalloc(1, sizeof(*k));
@@ -149,7 +149,7 @@ int kubeconfig_read(const char *path, struct kubeconfig **ret, struct error *err
         if (r < 0)
                 return r;
         r = kubeconfig_parse(buf_str(&b), b.len, ret, err);
-        return r < 0 ? err_wrap(err, "cannot use %s", path) : 0;
+        return r < 0 ? err_wrap(err, r, "cannot use %s", path) : 0;
 }
 
 /* Adds {"name": @name, @content: {}} as the only item of the list @list; returns the inner object. */
@@ -207,12 +207,12 @@ int kubeconfig_write(const struct kubeconfig *k, const char *path, struct error 
         _cleanup_free_ char *text = NULL;
         int r = yaml_print(k->document, &text, err);
         if (r < 0)
-                return err_wrap(err, "cannot write %s", path);
+                return err_wrap(err, r, "cannot write %s", path);
         if (is_written(path, text))
                 return 0;
         _cleanup_free_ char *folder = path_parent(path);
         r = fs_mkdir_p(folder, 0700, err);
         if (r < 0)
-                return err_wrap(err, "cannot write %s", path);
+                return err_wrap(err, r, "cannot write %s", path);
         return fs_write_atomic(path, text, strlen(text), 0600, err);
 }

@@ -192,7 +192,7 @@ static int start_qemu(const struct lifecycle *l, struct state *s, struct process
         r = launch(l, s, ret_vm, err);
         if (r < 0) {
                 save_intent(l, s, "stopped", NULL);
-                return err_wrap(err, "cannot start the VM");
+                return err_wrap(err, r, "cannot start the VM");
         }
         r = save_intent(l, s, "running", err);
         return r < 0 ? r : registry_put(l->project, s, err);

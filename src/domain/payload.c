@@ -229,7 +229,7 @@ static int build_image(const struct project *p, const char *program, const char 
         _cleanup_buf_ struct buf service = BUF_INIT(65536);
         int r = read_service(p, &service, err);
         if (r < 0)
-                return err_wrap(err, "cannot read the K3s service that comes with k3s-vm");
+                return err_wrap(err, r, "cannot read the K3s service that comes with k3s-vm");
         _cleanup_free_ char *kubectl = wrapper("kubectl"), *ctr = wrapper("ctr"), *crictl = wrapper("crictl");
         _cleanup_free_ char *json = payload_json(payload);
         _cleanup_free_ char *images_name = images ? path_join("images", path_base(images)) : NULL;

@@ -110,7 +110,7 @@ int release_ask_channel(const char *channel, char **ret_version, struct error *e
         _cleanup_json_ struct json *j = NULL;
         r = json_parse(buf_str(&response.body), response.body.len, &j, err);
         if (r < 0)
-                return err_wrap(err, "cannot understand the answer of %s", url);
+                return err_wrap(err, r, "cannot understand the answer of %s", url);
         const struct json *data = json_get(j, "data");
         if (!json_is_array(data))
                 return err_set(err, ERR_FAILED, EPROTO, "the answer of %s holds no channels", url);

@@ -76,7 +76,7 @@ static int ask_machine(const char *program, char **ret, struct error *err) {
         struct proc_result result = {0};
         int r = proc_run(&run, &result, err);
         if (r < 0) {
-                err_wrap(err, "cannot ask %s for its machine types", program);
+                err_wrap(err, r, "cannot ask %s for its machine types", program);
                 return r;
         }
         char *machine = result.exit_status == 0 ? qemu_newest_q35(buf_str(&out)) : NULL;
@@ -127,7 +127,7 @@ static int run_qemu_img(const char *const *argv, const char *what, struct error 
         struct proc_result result = {0};
         int r = proc_run(&run, &result, err);
         if (r < 0) {
-                err_wrap(err, "%s", what);
+                err_wrap(err, r, "%s", what);
                 return r;
         }
         if (result.exit_status != 0) {

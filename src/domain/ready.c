@@ -207,7 +207,7 @@ static int wait_api(struct wait *w, struct error *err) {
 static int keep_kubeconfig(struct wait *w, struct error *err) {
         int r = read_kubeconfig(w, err);
         if (r < 0)
-                return err_wrap(err, "cannot read the cluster's kubeconfig");
+                return err_wrap(err, r, "cannot read the cluster's kubeconfig");
         _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
         return kubeconfig_write(w->kubeconfig, path, err);
 }

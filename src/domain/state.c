@@ -163,7 +163,7 @@ int state_load(const struct project *p, struct state **ret, struct error *err) {
                 return err_move(err, &cause);
         r = state_parse(buf_str(&text), text.len, ret, err);
         if (r == -EUCLEAN)
-                err_wrap(err, "%s", p->state_path);
+                err_wrap(err, r, "%s", p->state_path);
         return r;
 }
 

@@ -65,7 +65,7 @@ static int spawn(const struct project *p, const struct state *s, const struct js
         spec.new_session = true;
         r = proc_spawn(&spec, ret, err);
         if (r < 0) {
-                err_wrap(err, "cannot start the supervisor");
+                err_wrap(err, r, "cannot start the supervisor");
                 return r;
         }
         *ret_status = TAKE_FD(read_end);
@@ -183,7 +183,7 @@ int supervisor_adopt(const struct project *p, const struct state *s, const struc
         if (r == 0)
                 r = wait_running(&supervisor, status, &pid, &start_time, err);
         if (r < 0)
-                err_wrap(err, "cannot watch over the running VM");
+                err_wrap(err, r, "cannot watch over the running VM");
         return r;
 }
 
@@ -216,7 +216,7 @@ int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err
                 if (signals[i]) {
                         int r = proc_signal(&v, signals[i], err);
                         if (r < 0) {
-                                err_wrap(err, "cannot end the supervisor");
+                                err_wrap(err, r, "cannot end the supervisor");
                                 return r;
                         }
                 }

@@ -455,7 +455,7 @@ int archive_write_iso(const char *path, const char *volume, const struct archive
         if (r == 0)
                 r = archive_iso_pin(fd, err);
         if (r < 0)
-                err_wrap(err, "cannot write %s", path);
+                err_wrap(err, r, "cannot write %s", path);
         else if (fchmod(fd, 0644) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0)
                 r = err_errno(err, errno, "cannot write %s", path);
         if (r < 0)

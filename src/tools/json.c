@@ -171,7 +171,7 @@ int json_read_file(const char *path, size_t max, struct json **ret, struct error
                 return r;
         r = json_parse(buf_str(&b), b.len, ret, err);
         if (r < 0)
-                return err_wrap(err, "cannot read %s", path);
+                return err_wrap(err, r, "cannot read %s", path);
         return 0;
 }
 

@@ -296,7 +296,7 @@ int qmp_call(struct qmp *q, const char *command, struct json *arguments, unsigne
         _cleanup_json_ struct json *answer = NULL;
         r = transact(q, command, arguments, now_ms() + timeout_ms, &answer, err);
         if (r < 0) {
-                err_wrap(err, "%s", command);
+                err_wrap(err, r, "%s", command);
                 return r;
         }
         const struct json *error = json_get(answer, "error");
