@@ -45,17 +45,27 @@ struct remote_exec {
         struct buf *ret_stderr;
         unsigned timeout_ms; /* 0: 60 s */
 };
-/* Runs a command and collects its output. 0 when it ran, its status in @ret_status. */
+/* Runs a command and collects its output. 0 when it ran, its status in @ret_status (128 + number when a signal
+ * ended it). -E2BIG for more output than the buffers hold, -ETIMEDOUT (what it started may run on in the
+ * guest), -ECONNRESET when the connection is gone, -ECANCELED. */
 int remote_exec(struct remote *r, const struct remote_exec *exec, int *ret_status, struct error *err);
 
 /* Runs a command with this process's descriptors 0, 1 and 2, for `exec` and `kubectl`. With @tty a
- * pseudo-terminal of the size of descriptor 0's is asked for, resized with SIGWINCH, raw until the end. */
+ * pseudo-terminal of the size of descriptor 0's is asked for, resized with SIGWINCH, raw until the end. SIGINT,
+ * SIGTERM and SIGHUP are passed on to the command and end this with ERR_INTERRUPTED when it does not end by
+ * itself. Status 141 (128 + SIGPIPE) when nobody reads the output any more. */
 int remote_exec_stdio(struct remote *r, const char *command, bool tty, int *ret_status, struct error *err);
 
-/* Copies a file or a folder with everything in it (SFTP). Times are not kept, permission bits are. A
- * name that comes from the guest is a single path component and never "." or "..". Symlinks are copied as
- * symlinks to the guest; from the guest only when they stay inside what is copied. Partial files do not
- * appear under their final name. */
+/*
+ * Copies a file or a folder with everything in it (SFTP). A target that is a folder gets it inside, any other is
+ * the copy's name; guest paths are relative to the home folder there ("~/x" too). Times are not kept, permission
+ * bits (0777) are. A name that comes from the guest is a single path component and never "." or "..".
+ * Symlinks in a folder are copied as symlinks to the guest, and from the guest only when they stay inside what
+ * is copied; others, and what is no file, folder or symlink, are left out with a warning. A symlink that is
+ * itself named is followed. Files appear under their final names when they are whole, replacing what was there.
+ * @p and @phase may be NULL. -ENOENT, -EACCES, -ENOSPC, -ECONNRESET, -ETIMEDOUT (one request without an answer
+ * for 60 s), -ECANCELED.
+ */
 int remote_put(struct remote *r, const char *local, const char *guest, struct progress *p, struct progress_phase *phase,
                struct error *err);
 int remote_get(struct remote *r, const char *guest, const char *local, struct progress *p, struct progress_phase *phase,
