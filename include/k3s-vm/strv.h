@@ -14,6 +14,7 @@
 struct strv {
         char **items; /* owned, strings too; NULL-terminated once anything was pushed */
         size_t len;
+        size_t cap; /* strings there is room for, the NULL included */
 };
 
 void strv_free(struct strv *v);
@@ -37,9 +38,9 @@ int str_to_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
 /* Escapes what would disturb a terminal or a log line (control characters, invalid UTF-8) as \xNN.
  * The caller frees. For anything that a guest or a file sent and that is about to be shown. */
 char *str_printable(const char *s, size_t len);
-/* Quoted for a POSIX shell; the caller frees. */
+/* As one literal word for a POSIX shell, quoted where it has to be; the caller frees. */
 char *str_shell_quote(const char *s);
 /* "1.5 GiB"; the caller frees. */
 char *str_bytes(uint64_t bytes);
-/* "3 d 4 h", "5 min", "12.3 s"; the caller frees. */
+/* "3 d 4 h", "5 min 0 s", "12.3 s"; the caller frees. */
 char *str_duration_ms(uint64_t ms);

@@ -17,7 +17,11 @@ void strv_free(struct strv *v) {
 }
 
 void strv_push_take(struct strv *v, char *s) {
-        v->items = xreallocarray(v->items, v->len + 2, sizeof(char *));
+        if (v->len + 2 > v->cap) {
+                size_t cap = v->cap ? v->cap * 2 : 8;
+                v->items = xreallocarray(v->items, cap, sizeof(char *));
+                v->cap = cap;
+        }
         v->items[v->len++] = s;
         v->items[v->len] = NULL;
 }
@@ -80,11 +84,9 @@ bool str_ends(const char *s, const char *suffix) {
 
 int str_to_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret) {
         uint64_t value = 0;
-        if (!s || !*s)
+        if (!s || !*s || s[strspn(s, "0123456789")] != '\0')
                 return -EINVAL;
         for (const char *p = s; *p; p++) {
-                if (*p < '0' || *p > '9')
-                        return -EINVAL;
                 unsigned digit = (unsigned)(*p - '0');
                 if (value > (UINT64_MAX - digit) / 10)
                         return -ERANGE;
@@ -136,7 +138,9 @@ char *str_printable(const char *s, size_t len) {
 }
 
 char *str_shell_quote(const char *s) {
-        if (*s && s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+")] == '\0')
+        static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+";
+        /* Of words with "=" only options are surely no assignment. */
+        if (*s && s[strspn(s, plain)] == '\0' && (*s == '-' || !strchr(s, '=')))
                 return xstrdup(s);
         _cleanup_buf_ struct buf b = BUF_INIT(0);
         buf_puts(&b, "'");
@@ -155,11 +159,12 @@ char *str_bytes(uint64_t bytes) {
                 return xasprintf("%" PRIu64 " B", bytes);
         double value = (double)bytes / 1024;
         size_t i = 0;
-        while (value >= 1023.95 && i + 1 < ELEMENTSOF(units)) {
+        /* The limits are where rounding would give a digit more. */
+        while (value >= 1023.5 && i + 1 < ELEMENTSOF(units)) {
                 value /= 1024;
                 i++;
         }
-        return xasprintf(value < 10 ? "%.1f %s" : "%.0f %s", value, units[i]);
+        return xasprintf(value < 9.95 ? "%.1f %s" : "%.0f %s", value, units[i]);
 }
 
 char *str_duration_ms(uint64_t ms) {
