@@ -159,7 +159,7 @@ make_initrd() {
 	END
 	module_closure "$source" <"$here/modules.initrd" >"$work/modules.initrd"
 	(cd "$source" && xargs cp --parents -t "$modules" <"$work/modules.initrd")
-	depmod "$folder"
+	depmod "$folder" 2>/dev/null
 	# The tables that busybox does not read.
 	rm -f "$modules"/modules.{*.bin,alias,softdep,symbols,devname,builtin*}
 	(cd "$folder" && find . -exec touch -h -d @0 {} + && find . | sort |

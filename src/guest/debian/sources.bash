@@ -108,7 +108,7 @@ debian_entries() {
 		stem = base "_dists_" $2; gsub(/\//, "_", stem)
 		if ((stem "_InRelease") in known || (stem "_Release") in known) { print; next }
 		if (exists(lists "/" stem "_InRelease") || exists(lists "/" stem "_Release")) next
-		if ($4 != "" && $4 !~ /debian-archive/) next
+		if ($4 != "" && $4 !~ /debian-archive|BEGIN PGP/) next
 		if ($1 ~ /\/debian(-security)?\/?$/ || $1 ~ /^mirror.*debian/) print
 	}'
 }
@@ -123,26 +123,14 @@ choose_suite() {
 }
 
 write_stanzas() {
-	awk -F '\t' -v suite="$1" -v keyring="$(debian_keyring)" '
+	awk -F '\t' -v suite="$1" '
 	$2 == suite || $2 == suite "-updates" || $2 == suite "-security" || $2 == suite "/updates" {
-		signed = $4 != "" ? $4 : keyring; gsub(/\036/, "\n", signed)
+		signed = $4; gsub(/\036/, "\n", signed)
 		print "Types: deb\nURIs: " $1 "\nSuites: " $2 "\nComponents: main"
 		if (signed != "") print "Signed-By: " signed
 		if ($5 != "") print "Trusted: " $5
 		print ""
 	}'
-}
-
-# An entry without Signed-By is checked with all keys that the host trusts. Debian's own archive
-# deserves the narrower check where the host has the keyring.
-debian_keyring() {
-	local file
-	for file in /usr/share/keyrings/debian-archive-keyring.{pgp,gpg}; do
-		if [[ -r $file ]]; then
-			printf '%s' "$file"
-			return
-		fi
-	done
 }
 
 # apt_options - the host's proxies, certificates and the like, one option a line in apt's syntax.

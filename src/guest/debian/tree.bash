@@ -42,7 +42,7 @@ prune_tree() {
 		)
 		# Services of systemd that this guest does without.
 		rm -f usr/lib/systemd/systemd-{networkd*,resolved,timesyncd,timedated,localed,hostnamed,homed,userdbd,userwork,importd,portabled,machined,pstore,oomd,measure,pcrphase,pcrlock,growfs,makefs,bless-boot,boot-check-no-failures,cryptsetup,veritysetup,integritysetup,quotacheck,fsck,vconsole-setup,rfkill,backlight,network-generator,sysupdate,storagetm}
-		rm -rf boot home srv media mnt/* root
+		rm -rf boot dev home srv media mnt/* root
 		mkdir -p boot home mnt var opt/k3s usr/local/{bin,sbin} dev proc sys run tmp
 		chmod 1777 tmp
 	)
