@@ -32,11 +32,11 @@ int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
 
 /* Creates @path and missing parents with @mode. Existing folders are left as they are. */
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err);
-/* A folder that only this user may enter: created 0700, or checked to be a folder owned by this user
+/* A folder in which only this user may write: created 0700, or checked to be a folder owned by this user
  * and not writable by others; a symlink is refused. */
 int fs_mkdir_private(const char *path, struct error *err);
 
-/* Removes a file or a whole tree, never following a symlink. Missing is fine. */
+/* Removes a file or a whole tree, read-only folders too, never following a symlink. Missing is fine. */
 int fs_remove_tree(const char *path, struct error *err);
 /* unlink(2); missing is fine. */
 int fs_unlink(const char *path, struct error *err);
@@ -52,8 +52,9 @@ int64_t fs_allocated(const char *path);
 int fs_free_bytes(const char *path, uint64_t *ret, struct error *err);
 
 /* An exclusive flock on @path (created 0600), close-on-exec. With @timeout_ms 0 it is tried once:
- * -EWOULDBLOCK when someone holds it. Otherwise waits at most that long: -ETIMEDOUT. The holder's
- * note (see fs_lock_note) can be read from the file meanwhile. */
+ * -EWOULDBLOCK when someone holds it. Otherwise waits at most that long: -ETIMEDOUT; or until
+ * interrupted (interrupt.h): -ECANCELED. The holder's note (see fs_lock_note) can be read from the
+ * file meanwhile. */
 int fs_lock(const char *path, unsigned timeout_ms, int *ret_fd, struct error *err);
 /* Replaces the text in a lock file held by the caller, for those who wait. */
 void fs_lock_note(int fd, const char *text);

@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
+
+#define LOCK_RETRY_MS 20
 
 char *path_join_(const char *first, ...) {
         _cleanup_buf_ struct buf b = BUF_INIT(0);
@@ -67,7 +70,7 @@ int fs_read(const char *path, size_t max, struct buf *ret, struct error *err) {
         }
         int r = buf_append(ret, b.data, b.len);
         if (r < 0)
-                return err_errno(err, -r, "cannot read %s", path);
+                return err_set(err, ERR_FAILED, -r, "cannot read %s: there is no room for its %zu bytes", path, b.len);
         return 0;
 }
 
@@ -95,7 +98,8 @@ static void sync_parent(const char *path) {
 
 int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct error *err) {
         _cleanup_free_ char *parent = path_parent(path);
-        _cleanup_free_ char *temporary = xasprintf("%s/.%s.XXXXXX", parent, path_base(path));
+        /* The name itself may be as long as names get. */
+        _cleanup_free_ char *temporary = xasprintf("%s/.%.200s.XXXXXX", parent, path_base(path));
         _cleanup_close_ int fd = mkostemp(temporary, O_CLOEXEC);
         if (fd < 0)
                 return err_errno(err, errno, "cannot write %s", path);
@@ -111,6 +115,8 @@ int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
 }
 
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err) {
+        if (!*path)
+                return err_errno(err, ENOENT, "cannot create a folder without a name");
         _cleanup_free_ char *copy = xstrdup(path);
         for (char *p = copy + 1;; p++) {
                 if (*p != '/' && *p != '\0')
@@ -131,8 +137,10 @@ int fs_mkdir_p(const char *path, mode_t mode, struct error *err) {
 }
 
 int fs_mkdir_private(const char *path, struct error *err) {
-        if (mkdir(path, 0700) == 0)
+        if (mkdir(path, 0700) == 0) {
+                chmod(path, 0700); /* what the umask took away */
                 return 0;
+        }
         if (errno != EEXIST)
                 return err_errno(err, errno, "cannot create the folder %s", path);
         struct stat st;
@@ -143,8 +151,34 @@ int fs_mkdir_private(const char *path, struct error *err) {
         return 0;
 }
 
-/* Removes what is below the folder @fd; consumes @fd. */
-static int remove_below(int fd) {
+/* Opens the folder @name in @parent_fd to remove what is in it. Its owner may have no right to (a root tree in a
+ * cache), so it is given. Never follows a symlink. */
+static int open_to_remove(int parent_fd, const char *name) {
+        _cleanup_close_ int path_fd = openat(parent_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (path_fd < 0)
+                return -errno;
+        struct stat st;
+        if (fstat(path_fd, &st) == 0 && (st.st_mode & 0700) != 0700) {
+                /* By descriptor, but chmod() takes no O_PATH descriptor in any other way. */
+                _cleanup_free_ char *link = xasprintf("/proc/self/fd/%d", path_fd);
+                chmod(link, 0700);
+        }
+        int fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
+/* Removes @name in @parent_fd, a file or a whole tree. Missing is fine. */
+static int remove_at(int parent_fd, const char *name) {
+        if (unlinkat(parent_fd, name, 0) == 0 || errno == ENOENT)
+                return 0;
+        int unlink_errno = errno;
+        if (unlink_errno != EISDIR && unlink_errno != EPERM)
+                return -unlink_errno;
+        int fd = open_to_remove(parent_fd, name);
+        if (fd == -ENOTDIR || fd == -ELOOP)
+                return -unlink_errno; /* a file that may not be removed */
+        if (fd < 0)
+                return fd;
         _cleanup_closedir_ DIR *dir = fdopendir(fd);
         if (!dir) {
                 int r = -errno;
@@ -153,38 +187,19 @@ static int remove_below(int fd) {
         }
         struct dirent *entry;
         while ((errno = 0, entry = readdir(dir))) {
-                const char *name = entry->d_name;
-                if (str_eq(name, ".") || str_eq(name, ".."))
+                if (str_eq(entry->d_name, ".") || str_eq(entry->d_name, ".."))
                         continue;
-                if (unlinkat(dirfd(dir), name, 0) == 0 || errno == ENOENT)
-                        continue;
-                if (errno != EISDIR && errno != EPERM)
-                        return -errno;
-                /* A folder that its owner may not write (a root tree in a cache) is made writable first. */
-                int child = openat(dirfd(dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-                if (child < 0)
-                        return -errno;
-                fchmod(child, 0700);
-                int r = remove_below(child);
+                int r = remove_at(dirfd(dir), entry->d_name);
                 if (r < 0)
                         return r;
-                if (unlinkat(dirfd(dir), name, AT_REMOVEDIR) < 0)
-                        return -errno;
         }
-        return -errno;
+        if (errno != 0)
+                return -errno;
+        return unlinkat(parent_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
 int fs_remove_tree(const char *path, struct error *err) {
-        if (unlink(path) == 0 || errno == ENOENT)
-                return 0;
-        if (errno != EISDIR && errno != EPERM)
-                return err_errno(err, errno, "cannot remove %s", path);
-        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-                return err_errno(err, errno, "cannot remove %s", path);
-        int r = remove_below(fd);
-        if (r == 0 && rmdir(path) < 0)
-                r = -errno;
+        int r = remove_at(AT_FDCWD, path);
         return r < 0 ? err_errno(err, -r, "cannot remove %s", path) : 0;
 }
 
@@ -238,11 +253,14 @@ int fs_lock(const char *path, unsigned timeout_ms, int *ret_fd, struct error *er
                 if (errno != EWOULDBLOCK)
                         return err_errno(err, errno, "cannot lock %s", path);
                 if (timeout_ms == 0)
-                        return -EWOULDBLOCK;
+                        return err_set(err, ERR_FAILED, EWOULDBLOCK, "%s is locked", path);
                 if (now_ms() >= deadline)
                         return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "%s stayed locked", path);
-                /* flock has no time limit of its own and a signal-based one would touch process state. */
-                nanosleep(&(struct timespec){.tv_nsec = 20 * 1000 * 1000}, NULL);
+                /* flock has no time limit of its own, a signal-based one would touch process state, and the event of
+                 * a closed file comes before its lock is released. */
+                int r = interrupt_wait(-1, LOCK_RETRY_MS, err);
+                if (r < 0)
+                        return r;
         }
         *ret_fd = TAKE_FD(fd);
         return 0;
