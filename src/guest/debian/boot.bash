@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2154 # variables of build
 #
 # boot.bash - the kernel, its modules, the initrd and the kernel's command line.

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2154 # variables of build
 #
 # sources.bash - what the host's apt configuration says about the Debian archive.

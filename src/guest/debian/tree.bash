@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2154 # variables of build
 #
 # tree.bash - turns the unpacked packages into the root folder of the guest.
