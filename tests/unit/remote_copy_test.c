@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include <k3s-vm/digest.h>
+#include <k3s-vm/interrupt.h>
 
 /* The lying server. */
 
@@ -499,6 +500,35 @@ static void a_server_that_dies_in_a_copy_leaves_nothing_behind(void **state) {
         assert_int_equal(entries(s->here), 0);
 }
 
+static void an_interruption_leaves_nothing_behind(void **state) {
+        struct scene *s = scene(state);
+        _cleanup_free_ char *b = there(s, "b"), *a = here(s, "a"), *c = there(s, "c");
+        int fd = open(b, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        assert_int_equal(ftruncate(fd, 1LL << 32), 0); /* takes long enough to send */
+        close(fd);
+        for (int i = 0; i < 2; i++) {
+                pid_t pid = fork();
+                if (pid == 0) {
+                        const struct remote_address address = sshd_address(sshd);
+                        struct remote *r = NULL;
+                        interrupt_begin(NULL);
+                        if (remote_connect(&address, 10000, &r, NULL) < 0)
+                                _exit(99);
+                        _exit(i ? -remote_put(r, b, c, NULL, NULL, NULL) : -remote_get(r, b, a, NULL, NULL, NULL));
+                }
+                uint64_t deadline = now_ms() + 10000;
+                while (entries(s->here) + entries(s->there) < 2 && now_ms() < deadline)
+                        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+                kill(pid, SIGTERM);
+                int status = 0;
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_true(WIFEXITED(status));
+                assert_int_equal(WEXITSTATUS(status), ECANCELED);
+                assert_int_equal(entries(s->here), 0);
+                assert_int_equal(entries(s->there), 1);
+        }
+}
+
 /* Makes SFTP lie from now on. */
 static void lie(struct scene *s, const char *what) {
         _cleanup_free_ char *self = proc_self_path();
@@ -560,6 +590,7 @@ int main(int argc, char **argv) {
                         copy_test(a_folder_in_a_file_s_place_is_not_replaced),
                         copy_test(a_full_disk_leaves_nothing_behind),
                         copy_test(a_server_that_dies_in_a_copy_leaves_nothing_behind),
+                        copy_test(an_interruption_leaves_nothing_behind),
                         copy_test(names_that_lead_out_are_refused),
                         copy_test(a_symlink_and_then_a_folder_of_its_name_is_refused),
                         copy_test(folders_without_end_come_to_an_end),
