@@ -80,6 +80,9 @@ set_up_tree() {
 	for name in vi less ping wget nc nslookup traceroute unzip xz bzip2 clear which; do
 		[[ -e $tree/usr/bin/$name ]] || ln -s busybox "$tree/usr/bin/$name"
 	done
+	for name in poweroff reboot halt; do
+		ln -s /usr/lib/k3s-vm/power "$tree/usr/local/sbin/$name"
+	done
 
 	# What has to outlive a restart is on the data disk.
 	ln -s /var/lib/rancher/etc "$tree/etc/rancher"
