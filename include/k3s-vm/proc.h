@@ -61,7 +61,7 @@ int proc_signal(const struct process *p, int signal, struct error *err);
 /* SIGTERM, @grace_ms later SIGKILL, and reaps. */
 void proc_end(struct process *p, unsigned grace_ms);
 
-/* Called with each whole line (without its newline) that the tool writes. */
+/* Called with each line (without its newline) that the tool writes, in pieces where it is longer than 64 KiB. */
 typedef void proc_line_fn(const char *line, void *userdata);
 
 struct proc_run_spec {
@@ -71,13 +71,14 @@ struct proc_run_spec {
         void *userdata;
         struct buf *ret_stdout; /* NULL: stdout goes where stderr goes */
         struct buf *ret_tail;   /* NULL, or gets the last lines of stderr (and stdout), for error messages */
-        int log_fd;             /* -1, or a file that gets everything */
+        int log_fd;             /* -1, or a file that gets the same lines */
         unsigned timeout_ms;    /* 0: none */
         const int *cancel_fd;   /* NULL, or a descriptor that becomes readable when the run must end */
 };
 #define PROC_RUN_SPEC_INIT ((struct proc_run_spec){.spec = PROC_SPEC_INIT, .log_fd = -1})
-/* Runs a tool to its end. 0 when it ran, whatever its status (see @ret); -ECANCELED, -ETIMEDOUT after
- * ending it and its process group. */
+/* Runs a tool to its end. 0 when it ran, whatever its status (see @ret); -ECANCELED, -ETIMEDOUT, -E2BIG (more
+ * than @ret_stdout takes) after ending it and its process group. Lines are printable (str_printable()), empty ones
+ * are left out, and a carriage return ends one. */
 int proc_run(const struct proc_run_spec *spec, struct proc_result *ret, struct error *err);
 
 /* Identity of a running process. */

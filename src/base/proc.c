@@ -5,12 +5,15 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
 #include <k3s-vm/proc.h>
+
+#define MANY_FDS 65536 /* a limit may be a billion, of which nobody has opened the last */
 
 /* The C library may lack wrappers for these on older systems. */
 static int sys_pidfd_open(pid_t pid) {
@@ -49,6 +52,15 @@ static int first_free_fd(const struct proc_spec *spec) {
         return high;
 }
 
+/* Linux before 5.11 has no close_range() that does this. */
+static void mark_all_cloexec(int first) {
+        struct rlimit limit;
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > MANY_FDS)
+                limit.rlim_cur = MANY_FDS;
+        for (int fd = first; fd < (int)limit.rlim_cur; fd++)
+                fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 /*
  * Runs in the child between fork and exec: async-signal-safe calls only. All descriptors are first
  * moved to @high or above, so that no target is overwritten while it is still a source.
@@ -77,7 +89,8 @@ static int set_up_child(const struct proc_spec *spec, int high) {
         /* Whoever started us may have left descriptors open that are not close-on-exec. */
         for (int fd = 3; fd < high; fd++)
                 fcntl(fd, F_SETFD, FD_CLOEXEC);
-        syscall(SYS_close_range, (unsigned)high, ~0U, 1U << 2 /* CLOSE_RANGE_CLOEXEC */);
+        if (syscall(SYS_close_range, (unsigned)high, ~0U, 1U << 2 /* CLOSE_RANGE_CLOEXEC */) < 0)
+                mark_all_cloexec(high);
         for (size_t i = 0; i < spec->n_fds; i++)
                 if (dup2(moved[i], spec->fds[i].child_fd) < 0)
                         return -errno;
@@ -119,7 +132,7 @@ int proc_spawn(const struct proc_spec *spec, struct process *ret, struct error *
                 reset_signals();
                 int high = first_free_fd(spec);
                 int report = fcntl(status[1], F_DUPFD_CLOEXEC, high);
-                int r = set_up_child(spec, high);
+                int r = report < 0 ? -errno : set_up_child(spec, high);
                 if (r == 0 && spec->die_with_parent) {
                         prctl(PR_SET_PDEATHSIG, SIGTERM);
                         if (getppid() != parent)
@@ -129,7 +142,7 @@ int proc_spawn(const struct proc_spec *spec, struct process *ret, struct error *
                         execve(program, (char *const *)spec->argv, env.items ? env.items : (char *const[]){NULL});
                         r = -errno;
                 }
-                ssize_t n = write(report, &r, sizeof(r));
+                ssize_t n = write(report < 0 ? status[1] : report, &r, sizeof(r));
                 (void)n;
                 _exit(127);
         }
