@@ -24,15 +24,24 @@ prune_tree() {
 		cd "$tree"
 		# Documentation, translations, and the package manager with its database: the root is
 		# read-only and comes anew with the next build.
-		rm -rf usr/share/{doc,man,info,locale,lintian,bash-completion,zsh,perl,perl5,pixmaps,i18n,debconf,bug,gcc,gdb,menu}
+		rm -rf usr/share/{doc,man,info,locale,lintian,bash-completion,zsh,perl,perl5,pixmaps,i18n}
+		rm -rf usr/share/{debconf,bug,gcc,gdb,menu}
 		rm -rf usr/share/{polkit-1,apport,initramfs-tools,binfmts,pkgconfig,sgml,xml,applications,icons}
-		rm -rf usr/lib/{apt,dpkg,init,udev,lsb,sysusers.d,tmpfiles.d,kernel,python3,pcrlock.d,environment.d,systemd/catalog}
-		rm -rf usr/lib/x86_64-linux-gnu/{perl,perl-base,perl5,gconv,krb5,audit,e2initrd_helper,systemd/boot} usr/lib/x86_64-linux-gnu/libperl.so*
+		rm -rf usr/lib/{apt,dpkg,init,udev,lsb,sysusers.d,tmpfiles.d,kernel,python3,pcrlock.d}
+		rm -rf usr/lib/{environment.d,systemd/catalog}
+		rm -rf usr/lib/x86_64-linux-gnu/{perl,perl-base,perl5,gconv,krb5,audit,e2initrd_helper,systemd/boot}
+		rm -rf usr/lib/x86_64-linux-gnu/libperl.so*
 		rm -rf usr/bin/{perl*,apt*,dpkg*,debconf*,deb-systemd*,systemd-{dissect,hwdb,nspawn,cryptenroll,repart,sysext}}
 		rm -rf usr/sbin/{dpkg*,e2scrub*,sefcontext*,update-ca-certificates,adduser,deluser}
-		rm -rf var etc/{init.d,rc?.d,cron*,apt,dpkg,default,logcheck,pam.d,pam.conf,security,logrotate.d,xattr.conf,debconf.conf,ufw,skel,update-motd.d,motd,kernel,runit,sv,insserv.conf.d,init,apparmor.d,X11,perl}
+		rm -rf var
+		rm -rf etc/{init.d,rc?.d,cron*,apt,dpkg,default,logcheck,pam.d,pam.conf,security}
+		rm -rf etc/{logrotate.d,xattr.conf,debconf.conf,ufw,skel,update-motd.d,motd,kernel}
+		rm -rf etc/{runit,sv,insserv.conf.d,init,apparmor.d,X11,perl}
 		# Only what `wants` names is started, and nothing is generated at boot.
-		rm -rf usr/lib/systemd/system/*.{wants,requires} etc/systemd usr/lib/systemd/{system-generators,user-generators,system-preset,user-preset,user,system-environment-generators,user-environment-generators}
+		rm -rf usr/lib/systemd/system/*.{wants,requires}
+		rm -rf etc/systemd
+		rm -rf usr/lib/systemd/{system-generators,user-generators,system-preset,user-preset,user}
+		rm -rf usr/lib/systemd/{system-environment-generators,user-environment-generators}
 		# Each unit file is read at boot, so those stay that something can ask for.
 		(
 			cd usr/lib/systemd/system
@@ -42,7 +51,11 @@ prune_tree() {
 			mv keep/* . && rmdir keep
 		)
 		# Services of systemd that this guest does without.
-		rm -f usr/lib/systemd/systemd-{networkd*,resolved,timesyncd,timedated,localed,hostnamed,homed,userdbd,userwork,importd,portabled,machined,pstore,oomd,measure,pcrphase,pcrlock,growfs,makefs,bless-boot,boot-check-no-failures,cryptsetup,veritysetup,integritysetup,quotacheck,fsck,vconsole-setup,rfkill,backlight,network-generator,sysupdate,storagetm}
+		rm -f usr/lib/systemd/systemd-{networkd*,resolved,timesyncd,timedated,localed,hostnamed,homed,userdbd}
+		rm -f usr/lib/systemd/systemd-{userwork,importd,portabled,machined,pstore,oomd,measure,pcrphase,pcrlock}
+		rm -f usr/lib/systemd/systemd-{growfs,makefs,bless-boot,boot-check-no-failures,cryptsetup,veritysetup}
+		rm -f usr/lib/systemd/systemd-{integritysetup,quotacheck,fsck,vconsole-setup,rfkill,backlight}
+		rm -f usr/lib/systemd/systemd-{network-generator,sysupdate,storagetm}
 		rm -rf boot dev home srv media mnt/* root
 		mkdir -p boot home mnt var opt/k3s usr/local/{bin,sbin} dev proc sys run tmp
 		chmod 1777 tmp
