@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <k3s-vm/connect.h>
+#include <k3s-vm/interrupt.h>
 #include <k3s-vm/vm.h>
 
+#define RETRIES 4
+#define RETRY_PAUSE_MS 500
 #define CONNECT_TIMEOUT_MS 20000
 
 int context_running(struct context *ctx, struct state **ret, struct error *err) {
@@ -37,6 +40,12 @@ int context_connect(struct context *ctx, const struct state *s, struct remote **
                         .host_key_pub = p->host_key_pub_path,
         };
         int r = remote_connect(&address, CONNECT_TIMEOUT_MS, ret, err);
+        /* A server that just started, or that has many visitors, drops some of them. */
+        for (unsigned again = 0; r == -ECONNRESET && again < RETRIES; again++) {
+                if (interrupt_wait(-1, RETRY_PAUSE_MS, err) < 0)
+                        return -ECANCELED;
+                r = remote_connect(&address, CONNECT_TIMEOUT_MS, ret, err);
+        }
         if (r == -ECONNREFUSED || r == -ECONNRESET || r == -ETIMEDOUT) {
                 err_wrap(err, r, "the guest does not answer on SSH port %u yet", s->ssh_port);
                 err_hint(err, "k3s-vm start waits for it; k3s-vm logs serial shows what it is doing");
