@@ -27,6 +27,9 @@ struct image_builder {
 };
 
 /* The folder with the result, from the cache or built now. The caller frees @ret_dir. @ret_built (may be NULL)
- * says which. A build that is interrupted leaves nothing behind. */
+ * says which. A build that fails or is interrupted leaves nothing behind but its log, RESULT.log. */
 int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,
                  char **ret_dir, bool *ret_built, struct error *err);
+/* For tests: the same with the builder's files in the folder @scripts, and results in @folder; both exist. */
+int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
+                      struct progress *progress, char **ret_dir, bool *ret_built, struct error *err);

@@ -16,6 +16,7 @@
 
 #define INPUTS_MAX_BYTES (1U << 20)
 #define SCRIPT_MAX_BYTES (16U << 20)
+#define INPUTS_TIMEOUT_MS 30000
 #define BUILD_LOCK_TIMEOUT_MS (30U * 60 * 1000)
 #define KEY_LENGTH 16 /* hexadecimal digits of the hash that name a result */
 
@@ -76,6 +77,8 @@ static int digest_tree(struct digest *digest, const char *folder, struct error *
                 free(entries[i]);
         }
         free(entries);
+        /* So that a file behind a folder differs from one in it; no name has a slash. */
+        digest_update(digest, "/\n", 2);
         return r;
 }
 
@@ -87,7 +90,9 @@ static int image_key(const struct image_builder *builder, const char *scripts, c
         run.spec.argv = (const char *const[]){script, "--inputs", NULL};
         run.ret_stdout = &inputs;
         run.ret_tail = &tail;
-        run.timeout_ms = 30000;
+        run.timeout_ms = INPUTS_TIMEOUT_MS;
+        int cancel_fd = interrupt_fd();
+        run.cancel_fd = cancel_fd >= 0 ? &cancel_fd : NULL;
         struct proc_result result;
         int r = proc_run(&run, &result, err);
         if (r < 0)
@@ -102,6 +107,8 @@ static int image_key(const struct image_builder *builder, const char *scripts, c
         r = digest_new(&digest, err);
         if (r < 0)
                 return r;
+        _cleanup_free_ char *head = xasprintf("%zu\n", inputs.len);
+        digest_update(digest, head, strlen(head));
         digest_update(digest, inputs.data, inputs.len);
         r = digest_tree(digest, scripts, err);
         if (r < 0)
@@ -211,6 +218,7 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
                 _cleanup_close_ int lock = -1;
                 r = fs_lock(lock_path, 0, &lock, err);
                 if (r == -EWOULDBLOCK) {
+                        error_clear(err);
                         progress_note(b->progress, "another k3s-vm is building the %s; waiting for it",
                                       b->builder->text);
                         r = fs_lock(lock_path, BUILD_LOCK_TIMEOUT_MS, &lock, err);
@@ -234,6 +242,14 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
         return 0;
 }
 
+int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
+                      struct progress *progress, char **ret_dir, bool *ret_built, struct error *err) {
+        struct build b = {.builder = builder, .progress = progress};
+        int r = ensure_locked(&b, scripts, folder, ret_dir, ret_built, err);
+        free(b.doing);
+        return r;
+}
+
 int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,
                  char **ret_dir, bool *ret_built, struct error *err) {
         _cleanup_free_ char *name = xasprintf("%ss", builder->name);
@@ -245,12 +261,10 @@ int image_ensure(const struct project *p, const struct image_builder *builder, s
         r = fs_mkdtemp(folder, ".scripts", &scripts, err);
         if (r < 0)
                 return r;
-        struct build b = {.builder = builder, .progress = progress};
         r = archive_unpack(k3s_vm_embedded_start, (size_t)(k3s_vm_embedded_end - k3s_vm_embedded_start),
                            builder->prefix, scripts, err);
         if (r == 0)
-                r = ensure_locked(&b, scripts, folder, ret_dir, ret_built, err);
+                r = image_ensure_from(scripts, folder, builder, progress, ret_dir, ret_built, err);
         fs_remove_tree(scripts, NULL);
-        free(b.doing);
         return r;
 }
