@@ -47,7 +47,7 @@ int k3s_config(const char *k3s_args, char **ret, struct error *err) {
                         add_value(options, name, json_new_bool(true));
         }
         if (json_len(options) == 0) {
-                *ret = xstrdup("{}\n");
+                *ret = xstrdup("# K3S_ARGS is empty.\n");
                 return 0;
         }
         return yaml_print(options, ret, err);

@@ -28,11 +28,20 @@ static void assert_config(const char *args, const char *expected) {
 }
 
 static void options_become_keys(void **state _unused_) {
-        assert_config("", "{}");
-        assert_config("  \t\n", "{}");
         assert_config("--disable=traefik", "{\"disable\":\"traefik\"}");
         assert_config("--disable traefik", "{\"disable\":\"traefik\"}");
         assert_config("--docker --node-name=a", "{\"docker\":true,\"node-name\":\"a\"}");
+}
+
+static void no_options_are_no_document(void **state _unused_) {
+        static const char *const empty[] = {"", "  \t\n"};
+        for (size_t i = 0; i < ELEMENTSOF(empty); i++) {
+                _cleanup_free_ char *text = NULL;
+                _cleanup_json_ struct json *documents = NULL;
+                assert_int_equal(k3s_config(empty[i], &text, NULL), 0);
+                assert_int_equal(yaml_parse(text, strlen(text), &documents, NULL), 0);
+                assert_int_equal(json_len(documents), 0);
+        }
 }
 
 static void a_repeated_option_is_a_list(void **state _unused_) {
@@ -61,7 +70,8 @@ static void anything_else_is_a_usage_error(void **state _unused_) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test(options_become_keys),
-                        cmocka_unit_test(a_repeated_option_is_a_list),
+                        cmocka_unit_test(no_options_are_no_document),
+                cmocka_unit_test(a_repeated_option_is_a_list),
                         cmocka_unit_test(values_keep_equal_signs_and_stay_strings),
                         cmocka_unit_test(anything_else_is_a_usage_error),
         };
