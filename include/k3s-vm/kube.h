@@ -39,7 +39,7 @@ void kube_free(struct kube *k);
 DEFINE_FREEP(struct kube, kube_free)
 #define _cleanup_kube_ _cleanup_(kube_freep)
 
-/* GET of an API path ("/readyz", "/api/v1/nodes"). 0 for any status below 400; -EACCES 401/403, -EAGAIN 5xx. */
+/* GET of an API path ("/readyz", "/api/v1/nodes"). 0 for any status below 400; -EACCES 401/403, -EAGAIN 5xx/429. */
 int kube_get(struct kube *k, const char *path, unsigned timeout_ms, struct buf *ret, struct error *err);
 
 struct node_status {

@@ -49,7 +49,8 @@ int kube_get(struct kube *k, const char *path, unsigned timeout_ms, struct buf *
         if (response.status == 401 || response.status == 403)
                 return err_set(err, ERR_FAILED, EACCES, "the API refuses the kubeconfig's client certificate (%ld)",
                                response.status);
-        if (response.status >= 500)
+        /* 429: it is overloaded and asks to come again. */
+        if (response.status >= 500 || response.status == 429)
                 return err_set(err, ERR_FAILED, EAGAIN, "the API answers %ld to %s", response.status, path);
         if (response.status >= 400)
                 return err_set(err, ERR_FAILED, ENOENT, "the API answers %ld to %s", response.status, path);
@@ -74,7 +75,7 @@ static char *roles_of(const struct json *labels) {
         static const char prefix[] = "node-role.kubernetes.io/";
         _cleanup_strv_ struct strv roles = {0};
         for (struct json *label = json_first(labels); label; label = json_next(label))
-                if (str_starts(json_key(label), prefix))
+                if (json_key(label) && str_starts(json_key(label), prefix))
                         strv_push(&roles, json_key(label) + strlen(prefix));
         return strv_join(&roles, ",");
 }
@@ -90,6 +91,7 @@ static void read_node(const struct json *item, struct node_status *ret) {
                 if (!str_eq(json_string(json_get(c, "type")), "Ready"))
                         continue;
                 ret->ready = str_eq(json_string(json_get(c, "status")), "True");
+                free(TAKE_PTR(ret->reason)); /* an earlier one of that type */
                 if (!ret->ready)
                         ret->reason = xstrdup(json_string_or(json_get(c, "message"), "not Ready"));
         }
