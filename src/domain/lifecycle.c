@@ -181,7 +181,7 @@ static int take_over(const struct lifecycle *l, struct state *s, struct process 
         }
         if (supervisor_adopt(l->project, s, vm, NULL) == 0)
                 progress_debug(l->progress, "process %d is the VM's QEMU", vm->pid);
-        return 0;
+        return save_intent(l, s, "running", err);
 }
 
 static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
@@ -198,23 +198,38 @@ static int start_qemu(const struct lifecycle *l, struct state *s, struct process
         return r < 0 ? r : registry_put(l->project, s, err);
 }
 
+static int wait_ready(const struct lifecycle *l, struct state *s, const struct process *vm, bool was_running,
+                      struct error *err) {
+        const struct ready ready = {
+                        .project = l->project,
+                        .config = l->config,
+                        .state = s,
+                        .vm = vm,
+                        .progress = was_running && s->ready_once ? NULL : l->progress,
+                        .timeout_ms = l->timeout_ms,
+                        .quick = was_running,
+        };
+        return ready_wait(&ready, err);
+}
+
 int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err) {
         _cleanup_process_ struct process vm = PROCESS_INIT;
         int r = vm_find(l->project, s, &vm, NULL) == 0 ? take_over(l, s, &vm, err) : 0;
         bool was_running = vm.pidfd >= 0;
         if (r == 0 && !was_running)
                 r = start_qemu(l, s, &vm, err);
-        const struct ready ready = {
-                        .project = l->project,
-                        .config = l->config,
-                        .state = s,
-                        .vm = &vm,
-                        .progress = was_running && s->ready_once ? NULL : l->progress,
-                        .timeout_ms = l->timeout_ms,
-                        .quick = was_running,
-        };
         if (r == 0)
-                r = ready_wait(&ready, err);
+                r = wait_ready(l, s, &vm, was_running, err);
+        if (r == -ECHILD && was_running && !proc_alive(vm.pidfd)) {
+                /* A stop that was interrupted had reached the guest already. */
+                progress_note(l->progress, "the VM was on its way down; it is started again");
+                error_clear(err);
+                process_close(&vm);
+                was_running = false;
+                r = start_qemu(l, s, &vm, err);
+                if (r == 0)
+                        r = wait_ready(l, s, &vm, false, err);
+        }
         if (r < 0)
                 return r;
         s->ready_once = true;
