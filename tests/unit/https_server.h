@@ -19,6 +19,8 @@
 #include <k3s-vm/http.h>
 #include <k3s-vm/proc.h>
 
+#include "must_skip.h"
+
 #ifndef TESTS_DIR
 #define TESTS_DIR "tests"
 #endif
@@ -29,14 +31,6 @@ struct https_server {
         int input; /* closing it ends the server */
         unsigned good, expired, wronghost, client, plain;
 };
-
-static inline void must_skip(const char *why) {
-        fprintf(stderr, "skipped: %s\n", why);
-        const char *strict = getenv("K3S_VM_TEST_STRICT");
-        if (strict && str_eq(strict, "1"))
-                fail_msg("%s", why);
-        skip();
-}
 
 /* Returns NULL where there is no Python or openssl. */
 static inline struct https_server *https_server_start(void) {

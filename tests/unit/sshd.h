@@ -26,6 +26,8 @@
 #include <k3s-vm/proc.h>
 #include <k3s-vm/remote.h>
 
+#include "must_skip.h"
+
 #define FIRST_PORT 21550
 #define LAST_PORT 21699
 
@@ -36,15 +38,6 @@ struct sshd {
         struct process process;
         bool made_run_dir;
 };
-
-/* A test that cannot run says why, and counts as failed where everything must be there. */
-static inline void must_skip(const char *why) {
-        fprintf(stderr, "skipped: %s\n", why);
-        const char *strict = getenv("K3S_VM_TEST_STRICT");
-        if (strict && str_eq(strict, "1"))
-                fail_msg("%s", why);
-        skip();
-}
 
 /* A listening socket on a free port. */
 static inline int listen_somewhere(uint16_t *ret_port) {
