@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 
 #include <k3s-vm/library.h>
 
+/* The guest and the payload are made on two threads, which may want the same library first. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void unlock(pthread_mutex_t **mutex) {
+        pthread_mutex_unlock(*mutex);
+}
+
 int library_load(void **handle, const char *soname, const struct library_symbol *symbols, size_t n, struct error *err) {
+        pthread_mutex_lock(&lock);
+        _cleanup_(unlock) pthread_mutex_t *locked _unused_ = &lock;
         if (*handle)
                 return 0;
         void *opened = dlopen(soname, RTLD_NOW | RTLD_LOCAL);
