@@ -19,9 +19,11 @@ CFLAGS_WARN  := -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wshadow
 CFLAGS_debug   := -O0 -g
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+CFLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 CFLAGS_ALL   := -std=c17 $(CFLAGS_WARN) $(if $(WERROR),-Werror) $(CFLAGS_$(BUILD)) $(CFLAGS)
 LDFLAGS_release := -Wl,-z,relro,-z,now
 LDFLAGS_asan    := -fsanitize=address,undefined
+LDFLAGS_fuzz := -fsanitize=address,undefined
 LDFLAGS_ALL  := -Wl,--as-needed $(LDFLAGS_$(BUILD)) $(LDFLAGS)
 
 # Linked in: small, needed by nearly every command. Loaded when first used (include/k3s-vm/library.h):
@@ -48,6 +50,9 @@ LIBRARY := $O/libk3s-vm.a
 
 UNIT_TESTS := $(wildcard tests/unit/*_test.c)
 UNIT_BINARIES := $(UNIT_TESTS:tests/unit/%.c=$O/tests/%)
+FUZZ_TARGETS := $(patsubst tests/fuzz/%_fuzz.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_REPLAYS := $(FUZZ_TARGETS:%=$O/replay/%)
+FUZZ_SECONDS ?= 60
 
 ifeq ($(V),1)
 Q :=
@@ -105,8 +110,37 @@ $O/tests/%: tests/unit/%.c $(LIBRARY)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) -lcmocka $(LDLIBS)
 
 .PHONY: unit
-unit: $(UNIT_BINARIES) ## build and run the unit tests
-	$(Q)status=0; for t in $(UNIT_BINARIES); do $$t || status=1; done; exit $$status
+unit: $(UNIT_BINARIES) $(FUZZ_REPLAYS) ## build and run the unit tests, fuzz-replay too
+	$(Q)status=0; for t in $(UNIT_BINARIES); do $$t || status=1; done; $(replay); exit $$status
+
+# Each fuzz target as a program that runs over its corpus, with any compiler and in every BUILD.
+replay = for t in $(FUZZ_TARGETS); do $O/replay/$$t tests/fuzz/corpus/$$t || status=1; done
+$O/replay/%: tests/fuzz/%_fuzz.c tests/fuzz/replay.c $(LIBRARY)
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -DFUZZ_REPLAY -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) $(LDLIBS)
+
+.PHONY: fuzz-replay
+fuzz-replay: $(FUZZ_REPLAYS) ## run the fuzz targets over their corpora
+	$(Q)status=0; $(replay); exit $$status
+
+# And with libFuzzer, which keeps what it finds below build/fuzz.
+$O/target/%: tests/fuzz/%_fuzz.c $(LIBRARY)
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fsanitize=fuzzer -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) $(LDLIBS)
+
+.PHONY: fuzz
+fuzz: ## look for new failures with clang's libFuzzer, FUZZ_SECONDS=60 a target
+	$(Q)$(MAKE) --no-print-directory BUILD=fuzz CC=clang fuzz-run
+
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ_TARGETS:%=$O/target/%)
+	$(Q)status=0; for t in $(FUZZ_TARGETS); do \
+		mkdir -p $O/corpus/$$t $O/found; \
+		$O/target/$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=$O/found/$$t- $O/corpus/$$t tests/fuzz/corpus/$$t || status=1; \
+	done; exit $$status
 
 .PHONY: bench
 bench: all ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
@@ -128,4 +162,4 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 clean: ## remove everything that was built
 	$(Q)rm -rf build bin
 
--include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d)
+-include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d)
