@@ -73,7 +73,8 @@ static int too_long(const struct wait *w, const char *what, const struct error *
 
 /* The pause between two probes, ended early by what ends the whole wait. */
 static int pause_probe(struct wait *w, const char *what, const struct error *last, struct error *err) {
-        progress_update(w->ready->progress, w->phase, last->message, 0, 0, NULL);
+        progress_update(w->ready->progress, w->phase, NULL, 0, 0, NULL);
+        progress_debug(w->ready->progress, "%s", last->message);
         int r = interrupt_wait(w->ready->vm->pidfd, PROBE_INTERVAL_MS, err);
         if (r < 0)
                 return r;
