@@ -71,7 +71,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test(options_become_keys),
                         cmocka_unit_test(no_options_are_no_document),
-                cmocka_unit_test(a_repeated_option_is_a_list),
+                        cmocka_unit_test(a_repeated_option_is_a_list),
                         cmocka_unit_test(values_keep_equal_signs_and_stay_strings),
                         cmocka_unit_test(anything_else_is_a_usage_error),
         };

@@ -303,7 +303,7 @@ int main(void) {
                         cmocka_unit_test(argv_of_a_disk_that_boots_itself_under_kvm),
                         cmocka_unit_test(argv_doubles_commas_in_paths_and_keeps_every_other_byte),
                         cmocka_unit_test(argv_tells_the_guest_its_name_server),
-                cmocka_unit_test(argv_leaves_the_payload_out_when_there_is_none),
+                        cmocka_unit_test(argv_leaves_the_payload_out_when_there_is_none),
                         cmocka_unit_test(argv_never_binds_anything_but_loopback),
                         cmocka_unit_test(newest_machine_is_by_number_not_by_text),
                         cmocka_unit_test_setup_teardown(machine_is_asked_once_until_qemu_changes, make_folder,
