@@ -138,7 +138,7 @@ static void nobody_listening_is_refused(_unused_ void **state) {
 static void a_banner_that_hangs_ends_at_the_time_limit(_unused_ void **state) {
         needs_sshd();
         struct remote_address address = sshd_address(sshd);
-        _cleanup_close_ int fd = listen_somewhere(&address.port);
+        _cleanup_close_ _unused_ int fd = listen_somewhere(&address.port);
         struct remote *r = NULL;
         _cleanup_error_ struct error err = ERROR_INIT;
         uint64_t before = now_ms();
