@@ -104,8 +104,11 @@ static int set_up_child(const struct proc_spec *spec, int high) {
 
 /* Signal dispositions other than "ignore" are reset by exec; masks and ignored signals are not. */
 static void reset_signals(void) {
+        /* Not by signal(2): the C library keeps two signals to itself, and whoever started us may ignore them. All
+         * zeroes is the kernel's own form of "default, no flags, empty mask". */
+        static const unsigned long by_default[4];
         for (int i = 1; i < NSIG; i++)
-                signal(i, SIG_DFL);
+                syscall(SYS_rt_sigaction, i, by_default, NULL, sizeof(unsigned long));
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
