@@ -190,9 +190,21 @@ static void a_name_as_long_as_names_get_can_be_written(void **state) {
         assert_contents(path, "text");
 }
 
+static bool write_text(const char *path, const char *text) {
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+        return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
 /* Mounts a file system of 64 KiB at @path, in name spaces of this process's own. */
 static int mount_tiny(const char *path) {
-        if (unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) < 0)
+        _cleanup_free_ char *users = xasprintf("%d %d 1", geteuid(), geteuid()),
+                            *groups = xasprintf("%d %d 1", getegid(), getegid());
+        bool root = geteuid() == 0;
+        if (unshare(root ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) < 0)
+                return CHILD_SKIP;
+        /* Files of users and groups that the name space does not know cannot be written. */
+        if (!root && !(write_text("/proc/self/uid_map", users) && write_text("/proc/self/setgroups", "deny") &&
+                       write_text("/proc/self/gid_map", groups)))
                 return CHILD_SKIP;
         if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
             mount("tmpfs", path, "tmpfs", 0, "size=64k,mode=0777") < 0)

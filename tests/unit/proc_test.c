@@ -192,7 +192,10 @@ static int spawn_with_odd_signals(void *dir) {
         _cleanup_free_ char *output = output_of(dir, spec);
         CHECK(output);
         CHECK(strstr(output, "SigBlk:\t0000000000000000\n"));
-        CHECK(strstr(output, "SigIgn:\t0000000000000000\n"));
+        const char *ignored = strstr(output, "SigIgn:\t");
+        CHECK(ignored);
+        /* Signals 32 and 33 are the C library's own, and it does not let a program touch them. */
+        CHECK((strtoull(ignored + strlen("SigIgn:\t"), NULL, 16) & ~0x180000000ULL) == 0);
         sigset_t now;
         CHECK(sigprocmask(SIG_BLOCK, NULL, &now) == 0);
         CHECK(sigismember(&now, SIGUSR1) == 1 && sigismember(&now, SIGTERM) == 1);
