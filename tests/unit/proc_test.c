@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 /* Behind the headers above, which it needs. */
 #include <cmocka.h>
@@ -187,15 +188,15 @@ static int spawn_with_odd_signals(void *dir) {
         signal(SIGCHLD, SIG_DFL);
         signal(SIGRTMIN + 3, SIG_IGN);
         signal(SIGTERM, on_signal);
+        /* One that the C library keeps to itself; the kernel's own form of its disposition. */
+        const unsigned long ignore[4] = {(unsigned long)SIG_IGN};
+        CHECK(syscall(SYS_rt_sigaction, 33, ignore, NULL, sizeof(unsigned long)) == 0);
         struct proc_spec spec = PROC_SPEC_INIT;
         spec.argv = (const char *const[]){"grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status", NULL};
         _cleanup_free_ char *output = output_of(dir, spec);
         CHECK(output);
         CHECK(strstr(output, "SigBlk:\t0000000000000000\n"));
-        const char *ignored = strstr(output, "SigIgn:\t");
-        CHECK(ignored);
-        /* Signals 32 and 33 are the C library's own, and it does not let a program touch them. */
-        CHECK((strtoull(ignored + strlen("SigIgn:\t"), NULL, 16) & ~0x180000000ULL) == 0);
+        CHECK(strstr(output, "SigIgn:\t0000000000000000\n"));
         sigset_t now;
         CHECK(sigprocmask(SIG_BLOCK, NULL, &now) == 0);
         CHECK(sigismember(&now, SIGUSR1) == 1 && sigismember(&now, SIGTERM) == 1);
