@@ -15,8 +15,10 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pwd.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -36,6 +38,7 @@ struct sshd {
         char *key, *host_key_pub, *subsystem, *sftp_server;
         uint16_t port;
         struct process process;
+        int run_dir; /* -1, or /run/sshd, locked for as long as it must be there */
         bool made_run_dir;
 };
 
@@ -114,6 +117,28 @@ static inline void sshd_run(struct sshd *s, const char *sshd) {
         assert_int_equal(proc_spawn(&spec, &s->process, NULL), 0);
 }
 
+/* As root, sshd wants this folder for every connection; its package makes it when the service starts. Tests that run
+ * side by side share it: it goes away again with the last of them. */
+static inline void share_run_dir(struct sshd *s) {
+        struct stat held, there;
+        for (;;) {
+                s->made_run_dir = mkdir("/run/sshd", 0755) == 0 || s->made_run_dir;
+                s->run_dir = open("/run/sshd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                if (s->run_dir < 0)
+                        continue;
+                assert_int_equal(flock(s->run_dir, LOCK_SH), 0);
+                if (fstat(s->run_dir, &held) == 0 && stat("/run/sshd", &there) == 0 && held.st_ino == there.st_ino)
+                        return;
+                close(s->run_dir); /* somebody else's last test has just removed it */
+        }
+}
+
+static inline void release_run_dir(struct sshd *s) {
+        if (s->made_run_dir && flock(s->run_dir, LOCK_EX | LOCK_NB) == 0)
+                rmdir("/run/sshd");
+        closep_(&s->run_dir);
+}
+
 /* Returns NULL where there is no sshd. */
 static inline struct sshd *sshd_start(void) {
         _cleanup_free_ char *sshd = find_sshd();
@@ -131,8 +156,9 @@ static inline struct sshd *sshd_start(void) {
         assert_int_equal(remote_make_key(s->key, "test", NULL), 0);
         assert_int_equal(remote_make_key(host_key, "test host", NULL), 0);
         sshd_set_subsystem(s, s->sftp_server);
-        /* As root, sshd wants this folder, which its package makes when the service starts. */
-        s->made_run_dir = getuid() == 0 && mkdir("/run/sshd", 0755) == 0;
+        s->run_dir = -1;
+        if (getuid() == 0)
+                share_run_dir(s);
 
         for (int attempt = 0; attempt < 5; attempt++) { /* the port may be taken between the two steps */
                 close(listen_somewhere(&s->port));
@@ -156,8 +182,7 @@ static inline void sshd_stop(struct sshd *s) {
         if (!s)
                 return;
         proc_end(&s->process, 2000);
-        if (s->made_run_dir)
-                rmdir("/run/sshd");
+        release_run_dir(s);
         fs_remove_tree(s->dir, NULL);
         free(s->dir);
         free(s->key);
