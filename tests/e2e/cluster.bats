@@ -44,6 +44,10 @@ until_ok() {
   done
 }
 
+nodes_are_told() {
+  [ "$("$K3S_VM" --json status | jq -r '.nodes[0].ready')" = true ]
+}
+
 web_page() {
   curl -fsS --max-time 5 "http://127.0.0.1:$WEB_PORT/"
 }
@@ -79,17 +83,18 @@ web_page_is_there() {
   echo "$output"
   [ "$status" -eq 0 ]
   [[ "$output" == *": running"* ]]
+  # Without KVM an API that just came up may need longer for an answer than status waits.
+  until_ok 60 nodes_are_told
   run "$K3S_VM" --json status
   [ "$(jq -r .state <<<"$output")" = running ]
   [ "$(jq -r .api.ready <<<"$output")" = true ]
-  [ "$(jq -r '.nodes[0].ready' <<<"$output")" = true ]
   if [ "$K3S_VERSION" = offline ]; then
     [[ "$(jq -r .kubernetes.description <<<"$output")" == *"not K3s"* ]]
   fi
 }
 
 @test "a Deployment with a NodePort answers through the host's web port" {
-  kubectl apply -f "$BATS_TEST_DIRNAME/web.json"
+  until_ok 120 kubectl apply -f "$BATS_TEST_DIRNAME/web.json"
   kubectl rollout status deployment/web --timeout=180s
   until_ok 60 web_page_is_there
   web_page
@@ -138,7 +143,7 @@ web_page_is_there() {
 }
 
 @test "stop and start keep the Deployment, its Secret and the certificates" {
-  kubectl create secret generic kept --from-literal=word=hello
+  until_ok 60 kubectl create secret generic kept --from-literal=word=hello
   before=$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')
   ca=$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
 
