@@ -84,7 +84,7 @@ web_page_is_there() {
   [ "$status" -eq 0 ]
   [[ "$output" == *": running"* ]]
   # Without KVM an API that just came up may need longer for an answer than status waits.
-  until_ok 60 nodes_are_told
+  until_ok 180 nodes_are_told
   run "$K3S_VM" --json status
   [ "$(jq -r .state <<<"$output")" = running ]
   [ "$(jq -r .api.ready <<<"$output")" = true ]
@@ -94,9 +94,9 @@ web_page_is_there() {
 }
 
 @test "a Deployment with a NodePort answers through the host's web port" {
-  until_ok 120 kubectl apply -f "$BATS_TEST_DIRNAME/web.json"
-  kubectl rollout status deployment/web --timeout=180s
-  until_ok 60 web_page_is_there
+  until_ok 300 kubectl apply -f "$BATS_TEST_DIRNAME/web.json"
+  kubectl rollout status deployment/web --timeout=300s
+  until_ok 180 web_page_is_there
   web_page
 }
 
@@ -143,7 +143,7 @@ web_page_is_there() {
 }
 
 @test "stop and start keep the Deployment, its Secret and the certificates" {
-  until_ok 60 kubectl create secret generic kept --from-literal=word=hello
+  until_ok 180 kubectl create secret generic kept --from-literal=word=hello
   before=$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')
   ca=$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
 
@@ -157,8 +157,8 @@ web_page_is_there() {
   echo "# times: $(jq -c .last_start_ms <<<"$("$K3S_VM" --json status)")" >&3
   [ "$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')" = "$before" ]
   [ "$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')" = "$ca" ]
-  kubectl rollout status deployment/web --timeout=180s
-  until_ok 90 web_page_is_there
+  kubectl rollout status deployment/web --timeout=300s
+  until_ok 180 web_page_is_there
 }
 
 @test "reset without --yes and without a terminal changes nothing" {
