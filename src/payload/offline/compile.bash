@@ -53,12 +53,11 @@ compile() {
 	total=$({
 		go list -deps ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
 		go list -tags "$go_tags" -deps ./cmd/k3s-vm-servers 2>/dev/null
-		go list -deps ./cmd/kubectl ../../k3s-vm/k3s ../../k3s-vm/images
+		go list -deps k3s-vm/k3s k3s-vm/images
 	} | sort -u | wc -l)
 	{
 		generate_openapi
 		go_build "$work/bin/servers" ./cmd/k3s-vm-servers -tags "$go_tags"
-		go_build "$work/bin/kubectl" ./cmd/kubectl
 		ldflags="-X main.version=$version"
 		go_build "$work/bin/k3s" k3s-vm/k3s
 		go_build "$work/bin/images" k3s-vm/images

@@ -4,7 +4,7 @@
 # image.bash - packs what was compiled and fetched into the payload's image.
 
 # The smallest that costs a start nothing: xz would be a tenth smaller, and its unpacking slows an emulated machine.
-readonly compression=(-comp zstd -Xcompression-level 19 -b 256K)
+readonly compression=(-comp zstd -Xcompression-level 19 -b 1M)
 
 pack() {
 	local root=$work/root out=$work/out package plugin
@@ -16,7 +16,7 @@ pack() {
 	cp "$work/bin/k3s" "$root/bin/k3s"
 	ln -s k3s "$root/bin/kubectl"
 	ln -s k3s "$root/bin/ctr"
-	cp "$work"/bin/{servers,kubectl} "$root/lib/"
+	cp "$work/bin/servers" "$root/lib/servers"
 	cp "$work"/debian/usr/bin/{containerd,containerd-shim-runc-v2,ctr} "$work/debian/usr/sbin/runc" "$root/lib/"
 	for plugin in bridge host-local loopback portmap; do
 		cp "$work/debian/usr/lib/cni/$plugin" "$root/lib/cni/"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -110,6 +111,9 @@ func parseArgs(args []string, settings map[string][]string) error {
 // parseYAML understands what K3s' config files hold: a flat mapping of scalars and lists of scalars.
 func parseYAML(text string) (map[string][]string, error) {
 	settings := map[string][]string{}
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		return settings, parseJSON(text, settings)
+	}
 	key := ""
 	for number, line := range strings.Split(text, "\n") {
 		line = strings.TrimRight(stripComment(line), " \t\r")
@@ -142,6 +146,29 @@ func parseYAML(text string) (map[string][]string, error) {
 		}
 	}
 	return settings, nil
+}
+
+// parseJSON takes the same as an object of JSON, which is YAML too.
+func parseJSON(text string, settings map[string][]string) error {
+	var object map[string]any
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
+		return err
+	}
+	for key, value := range object {
+		list, ok := value.([]any)
+		if !ok {
+			list = []any{value}
+		}
+		for _, item := range list {
+			switch item.(type) {
+			case string, bool, float64:
+				settings[key] = append(settings[key], fmt.Sprint(item))
+			default:
+				return fmt.Errorf("%s: neither a scalar nor a list of scalars", key)
+			}
+		}
+	}
+	return nil
 }
 
 // stripComment cuts from the first # that stands at the start or after a blank, outside quotes.

@@ -74,9 +74,9 @@ func program(name string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(self)), "lib", name)
 }
 
-// become replaces this process by a program of the payload.
-func become(name string, args []string) error {
-	path := program(name)
+// become replaces this process by a program of the payload, called by that name.
+func become(file, name string, args []string) error {
+	path := program(file)
 	err := syscall.Exec(path, append([]string{name}, args...), os.Environ())
 	return fmt.Errorf("cannot run %s: %w", path, err)
 }
@@ -89,13 +89,13 @@ func setenvDefault(key, value string) {
 
 func runKubectl(args []string) error {
 	setenvDefault("KUBECONFIG", kubeconfigFile)
-	return become("kubectl", args)
+	return become("servers", "kubectl", args)
 }
 
 func runCtr(args []string) error {
 	setenvDefault("CONTAINERD_ADDRESS", containerdSocket)
 	setenvDefault("CONTAINERD_NAMESPACE", "k8s.io")
-	return become("ctr", args)
+	return become("ctr", "ctr", args)
 }
 
 // logf writes one line to the journal.

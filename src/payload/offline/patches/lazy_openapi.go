@@ -69,6 +69,8 @@ func (o *OpenAPIService) current() *lazySpec {
 	return o.lazy
 }
 
-func (o *OpenAPIService) getSwaggerBytes() ([]byte, string, time.Time)     { return o.current().json.get() }
-func (o *OpenAPIService) getSwaggerPbBytes() ([]byte, string, time.Time)   { return o.current().pb.get() }
-func (o *OpenAPIService) getSwaggerPbGzBytes() ([]byte, string, time.Time) { return o.current().gz.get() }
+func (o *OpenAPIService) getSwaggerBytes() ([]byte, string, time.Time)   { return o.current().json.get() }
+func (o *OpenAPIService) getSwaggerPbBytes() ([]byte, string, time.Time) { return o.current().pb.get() }
+func (o *OpenAPIService) getSwaggerPbGzBytes() ([]byte, string, time.Time) {
+	return o.current().gz.get()
+}

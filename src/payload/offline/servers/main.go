@@ -1,6 +1,6 @@
-// Command servers is every server of the cluster in one program: etcd, the control plane, the kubelet, kube-proxy.
+// Command servers is every program of the cluster in one: etcd, the control plane, the kubelet, kube-proxy, kubectl.
 //
-// One program instead of six: they share nine tenths of their code, so this one is a third of their size
+// One program instead of seven: they share nine tenths of their code, so this one is a third of their size
 // together, compiles once, and sits once in the page cache of the guest. It is what the name it is called by says.
 package main
 
@@ -15,10 +15,12 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	_ "k8s.io/client-go/plugin/pkg/client/auth"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -44,6 +46,10 @@ func command(name string) *cobra.Command {
 		pflag.CommandLine.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
 		pflag.CommandLine.AddGoFlagSet(goflag.CommandLine)
 		return proxy.NewProxyCommand()
+	case "kubectl":
+		pflag.CommandLine.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+		pflag.CommandLine.AddGoFlagSet(goflag.CommandLine)
+		return kubectl.NewDefaultKubectlCommand()
 	}
 	return nil
 }
@@ -54,7 +60,7 @@ func main() {
 	cmd := command(filepath.Base(os.Args[0]))
 	if cmd == nil {
 		fmt.Fprintln(os.Stderr, "call this program as etcd, kube-apiserver, kube-controller-manager, "+
-			"kube-scheduler, kubelet or kube-proxy")
+			"kube-scheduler, kubelet, kube-proxy or kubectl")
 		os.Exit(2)
 	}
 
