@@ -24,9 +24,9 @@ unpack() {
 	cp "$work"/reflect2/usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} "$reflect2/"
 	"$here/patches/apply" "$tree"
 
-	mkdir -p "$tree/cmd/k3s-vm-servers" "$work/go/src/k3s-vm"
-	cp "$here"/servers/*.go "$tree/cmd/k3s-vm-servers/"
-	cp -r "$here/k3s" "$here/images" "$work/go/src/k3s-vm/"
+	mkdir -p "$tree/cmd/k3s-vm-kubernetes" "$work/go/src/k3s-vm"
+	cp "$here"/kubernetes/*.go "$tree/cmd/k3s-vm-kubernetes/"
+	cp -r "$here/k3s" "$here/images" "$here/openapi" "$work/go/src/k3s-vm/"
 }
 
 # go_build OUT PACKAGE FLAG... - compiles a program, telling every package's name on stdout as it is begun.
@@ -52,17 +52,19 @@ compile() {
 
 	total=$({
 		go list -deps ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
-		go list -tags "$go_tags" -deps ./cmd/k3s-vm-servers 2>/dev/null
-		go list -deps k3s-vm/k3s k3s-vm/images
+		go list -tags "$go_tags" -deps ./cmd/k3s-vm-kubernetes 2>/dev/null
+		go list -deps k3s-vm/k3s k3s-vm/images k3s-vm/openapi
 	} | sort -u | wc -l)
 	{
 		generate_openapi
-		go_build "$work/bin/servers" ./cmd/k3s-vm-servers -tags "$go_tags"
+		go_build "$work/bin/kubernetes" ./cmd/k3s-vm-kubernetes -tags "$go_tags"
 		ldflags="-X main.version=$version"
 		go_build "$work/bin/k3s" k3s-vm/k3s
 		go_build "$work/bin/images" k3s-vm/images
+		go_build "$work/bin/openapi" k3s-vm/openapi
 	} | count_packages "$total"
 	gcc -Os -s -static -o "$work/bin/pause" build/pause/linux/pause.c
+	"$work/bin/openapi" "$work/bin/kubernetes" "$work/bin"
 }
 
 # generate_openapi - makes the one generated file that Debian's source lacks. The packages are those with the tag.

@@ -16,7 +16,7 @@ pack() {
 	cp "$work/bin/k3s" "$root/bin/k3s"
 	ln -s k3s "$root/bin/kubectl"
 	ln -s k3s "$root/bin/ctr"
-	cp "$work/bin/servers" "$root/lib/servers"
+	cp "$work"/bin/{kubernetes,openapi.json.gz,openapi.pb.gz} "$root/lib/"
 	cp "$work"/debian/usr/bin/{containerd,containerd-shim-runc-v2,ctr} "$work/debian/usr/sbin/runc" "$root/lib/"
 	for plugin in bridge host-local loopback portmap; do
 		cp "$work/debian/usr/lib/cni/$plugin" "$root/lib/cni/"

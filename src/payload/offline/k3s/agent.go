@@ -43,10 +43,11 @@ func runAgent(args []string) error {
 
 	stop := make(chan struct{})
 	var n *node
+	var kubernetes *child
 	defer func() {
 		close(stop)
 		if n != nil {
-			stopAll(n.kubelet, n.proxy)
+			stopAll(kubernetes)
 			stopAll(n.containerd)
 		}
 	}()
@@ -57,6 +58,10 @@ func runAgent(args []string) error {
 	if n, err = startAgent(config, address, answer, stop); err != nil {
 		return err
 	}
+	kubernetes = newKubernetes(func(o orders) {
+		_ = o.run(n.proxy) && o.run(n.kubelet, n.containerdAnswers)
+	})
+	kubernetes.start()
 	notify("READY=1\nSTATUS=Node of " + config.server)
 	sig := <-signals
 	logf("stopping (%s)", sig)
@@ -125,13 +130,13 @@ func startAgent(config *config, server *url.URL, answer *joinAnswer, stop chan s
 		port = fmt.Sprint(apiPort)
 	}
 	api := "https://" + net.JoinHostPort(server.Hostname(), port)
-	n := &node{config: config, pki: p, podCIDR: answer.PodCIDR, api: api}
+	n := newNode(config)
+	n.pki, n.podCIDR, n.api = p, answer.PodCIDR, api
 	if err := n.prepare(); err != nil {
 		return nil, err
 	}
 	n.startContainerd(stop)
-	n.proxy.start()
-	n.atEase()
+	n.containerd.atEase()
 	client, err := newClient(api, p.cert("server-ca"), p.cert("client-kubelet"), p.key("client-kubelet"))
 	if err != nil {
 		return nil, err

@@ -19,8 +19,9 @@ type gate struct {
 	address  string // where clients connect
 	target   string
 	listener net.Listener
-	opened   chan struct{}
-	once     sync.Once
+
+	mutex  sync.Mutex
+	opened chan struct{} // closed while the door is open
 }
 
 func newGate(address, target string) (*gate, error) {
@@ -36,7 +37,32 @@ func newGate(address, target string) (*gate, error) {
 func (g *gate) url() string { return "https://" + g.address }
 
 // open lets the clients through.
-func (g *gate) open() { g.once.Do(func() { close(g.opened) }) }
+func (g *gate) open() {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	select {
+	case <-g.opened:
+	default:
+		close(g.opened)
+	}
+}
+
+// shut makes the clients wait again. Connections that are through stay.
+func (g *gate) shut() {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	select {
+	case <-g.opened:
+		g.opened = make(chan struct{})
+	default:
+	}
+}
+
+func (g *gate) door() <-chan struct{} {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	return g.opened
+}
 
 func (g *gate) serve() {
 	for {
@@ -50,7 +76,7 @@ func (g *gate) serve() {
 
 func (g *gate) pass(conn *net.TCPConn) {
 	defer conn.Close()
-	<-g.opened
+	<-g.door()
 	if abandoned(conn) {
 		return
 	}

@@ -74,6 +74,11 @@ func program(name string) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(self)), "lib", name)
 }
 
+// programPath is the PATH of what is started here: the payload's own programs come first.
+func programPath() string {
+	return "PATH=" + program("") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+}
+
 // become replaces this process by a program of the payload, called by that name.
 func become(file, name string, args []string) error {
 	path := program(file)
@@ -89,7 +94,7 @@ func setenvDefault(key, value string) {
 
 func runKubectl(args []string) error {
 	setenvDefault("KUBECONFIG", kubeconfigFile)
-	return become("servers", "kubectl", args)
+	return become("kubernetes", "kubectl", args)
 }
 
 func runCtr(args []string) error {

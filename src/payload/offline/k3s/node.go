@@ -17,7 +17,14 @@ type node struct {
 	podCIDR string
 	api     string // where the kubelet and kube-proxy reach the API server
 
-	containerd, kubelet, proxy *child
+	containerd        *child
+	containerdAnswers chan struct{} // closed when it did for the first time
+	kubelet, proxy    *component
+}
+
+func newNode(config *config) *node {
+	return &node{config: config, containerdAnswers: make(chan struct{}),
+		kubelet: newComponent("kubelet"), proxy: newComponent("kube-proxy")}
 }
 
 const pauseImage = "localhost/k3s-vm/pause:1"
@@ -26,7 +33,7 @@ func (n *node) etc(parts ...string) string {
 	return filepath.Join(append([]string{agentFolder, "etc"}, parts...)...)
 }
 
-// prepare writes the configuration files and makes the three children, without starting them.
+// prepare writes the configuration files and defines what is to run, without starting it.
 func (n *node) prepare() error {
 	for _, folder := range []string{runFolder, n.etc("cni", "net.d"), agentFolder + "/images", storageFolder} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -49,8 +56,7 @@ func (n *node) prepare() error {
 		}
 	}
 
-	path := "PATH=" + program("") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	n.containerd = &child{name: "containerd", path: program("containerd"), nice: 10, env: []string{path},
+	n.containerd = &child{name: "containerd", path: program("containerd"), nice: 10, env: []string{programPath()},
 		args: []string{"--config", n.etc("containerd.toml")}}
 
 	args := []string{
@@ -70,32 +76,23 @@ func (n *node) prepare() error {
 	if len(n.config.nodeTaints) > 0 {
 		args = append(args, "--register-with-taints="+strings.Join(n.config.nodeTaints, ","))
 	}
-	n.kubelet = &child{name: "kubelet", path: program("servers"), nice: 10, env: []string{path},
-		args: append(args, n.config.extra["kubelet"]...)}
+	n.kubelet.define(append(args, n.config.extra["kubelet"]...)...)
 
-	n.proxy = &child{name: "kube-proxy", path: program("servers"), nice: 10, env: []string{path},
-		args: append([]string{
-			"--kubeconfig=" + n.etc("kube-proxy.kubeconfig"),
-			"--hostname-override=" + n.config.nodeName,
-			"--bind-address=" + n.config.nodeIP.String(),
-			"--cluster-cidr=" + n.config.clusterCIDR.String(),
-			"--proxy-mode=iptables",
-			"--iptables-min-sync-period=100ms",
-			// Left to the guest, which knows how much memory there is; without these kube-proxy insists.
-			"--conntrack-max-per-core=0",
-			"--conntrack-tcp-timeout-established=0s",
-			"--conntrack-tcp-timeout-close-wait=0s",
-			"--healthz-bind-address=127.0.0.1:10256",
-			"--metrics-bind-address=127.0.0.1:10249",
-		}, n.config.extra["kube-proxy"]...)}
+	n.proxy.define(append([]string{
+		"--kubeconfig=" + n.etc("kube-proxy.kubeconfig"),
+		"--hostname-override=" + n.config.nodeName,
+		"--bind-address=" + n.config.nodeIP.String(),
+		"--cluster-cidr=" + n.config.clusterCIDR.String(),
+		"--proxy-mode=iptables",
+		"--iptables-min-sync-period=100ms",
+		// Left to the guest, which knows how much memory there is; without these kube-proxy insists.
+		"--conntrack-max-per-core=0",
+		"--conntrack-tcp-timeout-established=0s",
+		"--conntrack-tcp-timeout-close-wait=0s",
+		"--healthz-bind-address=127.0.0.1:10256",
+		"--metrics-bind-address=127.0.0.1:10249",
+	}, n.config.extra["kube-proxy"]...)...)
 	return nil
-}
-
-// atEase ends the time in which the node's programs leave the processors to the API server.
-func (n *node) atEase() {
-	n.containerd.atEase()
-	n.kubelet.atEase()
-	n.proxy.atEase()
 }
 
 func (n *node) containerdConfig() string {
@@ -241,7 +238,7 @@ func (n *node) routeTo(o nodeObject, gone bool) {
 	}
 }
 
-// startContainerd starts containerd and, once it answers, imports images and starts the kubelet.
+// startContainerd starts containerd and, once it answers, imports images; the kubelet waits for the answer too.
 func (n *node) startContainerd(stop <-chan struct{}) {
 	n.containerd.start()
 	go n.network()
@@ -250,7 +247,7 @@ func (n *node) startContainerd(stop <-chan struct{}) {
 			return
 		}
 		logf("containerd answers after %s", sinceStart())
-		n.kubelet.start()
+		close(n.containerdAnswers)
 		importImages(agentFolder+"/images", filepath.Join(filepath.Dir(program("")), "images"))
 	}()
 }

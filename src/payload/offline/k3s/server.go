@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -27,12 +28,14 @@ type server struct {
 	// nothing more. The other opens when the roles are there, without which everyone else is turned away.
 	nodeGate, rolesGate *gate
 
-	etcd, apiserver, controllers, scheduler *child
+	kubernetes                              *child
+	etcd, apiserver, controllers, scheduler *component
 	admin                                   *client
+	ready                                   sync.Once // the first time
 }
 
 const (
-	etcdFolder       = runFolder + "/etcd" // of the Unix sockets
+	workFolder       = runFolder + "/kubernetes" // of the process, and of etcd's sockets
 	nodeGateAddress  = "127.0.0.1:6444"
 	rolesGateAddress = "127.0.0.1:6445"
 	apiAddress       = "127.0.0.1:6443"
@@ -51,7 +54,9 @@ func runServer(args []string) error {
 	}
 	defer unlock()
 
-	s := &server{config: config, stop: make(chan struct{})}
+	s := &server{config: config, stop: make(chan struct{}), node: newNode(config),
+		etcd: newComponent("etcd"), apiserver: newComponent("kube-apiserver"),
+		controllers: newComponent("kube-controller-manager"), scheduler: newComponent("kube-scheduler")}
 	defer s.stopEverything()
 	if err := s.start(); err != nil {
 		return err
@@ -64,7 +69,7 @@ func runServer(args []string) error {
 
 // lockMachine makes sure that there is one server or agent on this machine.
 func lockMachine() (func(), error) {
-	if err := os.MkdirAll(runFolder, 0o755); err != nil {
+	if err := os.MkdirAll(workFolder, 0o755); err != nil {
 		return nil, err
 	}
 	file, err := os.OpenFile(runFolder+"/k3s.lock", os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
@@ -80,19 +85,24 @@ func lockMachine() (func(), error) {
 // start starts everything. The API server takes ten times as long as anything else to come up: it is started
 // as soon as it has its certificates, and the rest is done beside it.
 func (s *server) start() (err error) {
-	if err := s.startEtcd(); err != nil {
-		return err
-	}
-	if s.pki, err = openPKI(tlsFolder); err != nil {
-		return err
-	}
-	if err := s.startAPIServer(); err != nil {
-		return err
-	}
 	if s.nodeGate, err = newGate(nodeGateAddress, apiAddress); err != nil {
 		return err
 	}
 	if s.rolesGate, err = newGate(rolesGateAddress, apiAddress); err != nil {
+		return err
+	}
+	data := serverFolder + "/db/etcd"
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	s.etcd.define(append([]string{"--data-dir=" + data}, s.config.extra["etcd"]...)...)
+	s.kubernetes = newKubernetes(s.bringUp)
+	s.kubernetes.start()
+
+	if s.pki, err = openPKI(tlsFolder); err != nil {
+		return err
+	}
+	if err := s.prepareAPIServer(); err != nil {
 		return err
 	}
 	if err := s.prepareControlPlane(); err != nil {
@@ -101,24 +111,10 @@ func (s *server) start() (err error) {
 	if err := s.startNode(); err != nil {
 		return err
 	}
-	go s.follow()
 	return s.serveJoins()
 }
 
-func (s *server) startEtcd() error {
-	data := serverFolder + "/db/etcd"
-	for _, folder := range []string{data, etcdFolder} {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			return err
-		}
-	}
-	s.etcd = &child{name: "etcd", path: program("servers"), dir: etcdFolder, expect: 5 * time.Second,
-		args: append([]string{"--data-dir=" + data}, s.config.extra["etcd"]...)}
-	s.etcd.start()
-	return nil
-}
-
-func (s *server) startAPIServer() error {
+func (s *server) prepareAPIServer() error {
 	kubernetes := "kubernetes.default.svc." + s.config.domain
 	hosts := append([]string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", kubernetes, "localhost",
 		"127.0.0.1", s.config.nodeName, s.config.nodeIP.String(), addressIn(s.config.serviceCIDR, 1).String()},
@@ -135,39 +131,36 @@ func (s *server) startAPIServer() error {
 		request{"client-admin", "system:admin", "system:masters", nil}); err != nil {
 		return err
 	}
-	s.apiserver = &child{name: "kube-apiserver", path: program("servers"), dir: etcdFolder, expect: 6 * time.Second,
-		args: append([]string{
-			"--advertise-address=" + s.config.nodeIP.String(),
-			"--allow-privileged=true",
-			"--anonymous-auth=false",
-			"--api-audiences=https://" + kubernetes + ",k3s",
-			"--authorization-mode=Node,RBAC",
-			"--bind-address=0.0.0.0",
-			"--client-ca-file=" + p.cert("client-ca"),
-			"--enable-admission-plugins=NodeRestriction",
-			"--etcd-servers=unix://client:2379",
-			"--kubelet-certificate-authority=" + p.cert("server-ca"),
-			"--kubelet-client-certificate=" + p.cert("client-kube-apiserver"),
-			"--kubelet-client-key=" + p.key("client-kube-apiserver"),
-			"--kubelet-preferred-address-types=InternalIP,Hostname",
-			"--profiling=false",
-			"--proxy-client-cert-file=" + p.cert("client-auth-proxy"),
-			"--proxy-client-key-file=" + p.key("client-auth-proxy"),
-			"--requestheader-allowed-names=system:auth-proxy",
-			"--requestheader-client-ca-file=" + p.cert("request-header-ca"),
-			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
-			"--requestheader-group-headers=X-Remote-Group",
-			"--requestheader-username-headers=X-Remote-User",
-			fmt.Sprintf("--secure-port=%d", apiPort),
-			"--service-account-issuer=https://" + kubernetes,
-			"--service-account-key-file=" + p.key("service"),
-			"--service-account-signing-key-file=" + p.key("service"),
-			"--service-cluster-ip-range=" + s.config.serviceCIDR.String(),
-			"--tls-cert-file=" + p.cert("serving-kube-apiserver"),
-			"--tls-private-key-file=" + p.key("serving-kube-apiserver"),
-		}, s.config.extra["kube-apiserver"]...)}
-	s.apiserver.start()
-	logf("the API server is being started, after %s", sinceStart())
+	s.apiserver.define(append([]string{
+		"--advertise-address=" + s.config.nodeIP.String(),
+		"--allow-privileged=true",
+		"--anonymous-auth=false",
+		"--api-audiences=https://" + kubernetes + ",k3s",
+		"--authorization-mode=Node,RBAC",
+		"--bind-address=0.0.0.0",
+		"--client-ca-file=" + p.cert("client-ca"),
+		"--enable-admission-plugins=NodeRestriction",
+		"--etcd-servers=unix://client:2379",
+		"--kubelet-certificate-authority=" + p.cert("server-ca"),
+		"--kubelet-client-certificate=" + p.cert("client-kube-apiserver"),
+		"--kubelet-client-key=" + p.key("client-kube-apiserver"),
+		"--kubelet-preferred-address-types=InternalIP,Hostname",
+		"--profiling=false",
+		"--proxy-client-cert-file=" + p.cert("client-auth-proxy"),
+		"--proxy-client-key-file=" + p.key("client-auth-proxy"),
+		"--requestheader-allowed-names=system:auth-proxy",
+		"--requestheader-client-ca-file=" + p.cert("request-header-ca"),
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-username-headers=X-Remote-User",
+		fmt.Sprintf("--secure-port=%d", apiPort),
+		"--service-account-issuer=https://" + kubernetes,
+		"--service-account-key-file=" + p.key("service"),
+		"--service-account-signing-key-file=" + p.key("service"),
+		"--service-cluster-ip-range=" + s.config.serviceCIDR.String(),
+		"--tls-cert-file=" + p.cert("serving-kube-apiserver"),
+		"--tls-private-key-file=" + p.key("serving-kube-apiserver"),
+	}, s.config.extra["kube-apiserver"]...)...)
 	return nil
 }
 
@@ -182,7 +175,7 @@ func unique(items []string) (out []string) {
 	return out
 }
 
-// prepareControlPlane makes the remaining certificates, the kubeconfigs, the token, and the children.
+// prepareControlPlane makes the remaining certificates, the kubeconfigs and the token, and defines the controllers.
 func (s *server) prepareControlPlane() error {
 	p := s.pki
 	if err := p.ensure(p.client,
@@ -212,31 +205,31 @@ func (s *server) prepareControlPlane() error {
 		return err
 	}
 
-	s.controllers = &child{name: "kube-controller-manager", path: program("servers"), nice: 5,
-		args: append([]string{
-			"--allocate-node-cidrs=false",
-			"--bind-address=127.0.0.1",
-			"--cluster-cidr=" + s.config.clusterCIDR.String(),
-			"--cluster-signing-cert-file=" + p.cert("client-ca"),
-			"--cluster-signing-key-file=" + p.key("client-ca"),
-			// The node's range is set by this program; that controller would wait ten seconds first.
-			"--controllers=*,-nodeipam,bootstrapsigner,tokencleaner",
-			"--kubeconfig=" + credentials("client-controller"),
-			"--leader-elect=false",
-			"--profiling=false",
-			"--root-ca-file=" + p.cert("server-ca"),
-			"--secure-port=0",
-			"--service-account-private-key-file=" + p.key("service"),
-			"--use-service-account-credentials=true",
-		}, s.config.extra["kube-controller-manager"]...)}
-	s.scheduler = &child{name: "kube-scheduler", path: program("servers"), nice: 5,
-		args: append([]string{
-			"--bind-address=127.0.0.1",
-			"--kubeconfig=" + credentials("client-scheduler"),
-			"--leader-elect=false",
-			"--profiling=false",
-			"--secure-port=0",
-		}, s.config.extra["kube-scheduler"]...)}
+	s.controllers.define(append([]string{
+		"--allocate-node-cidrs=false",
+		"--bind-address=127.0.0.1",
+		"--cluster-cidr=" + s.config.clusterCIDR.String(),
+		"--cluster-signing-cert-file=" + p.cert("client-ca"),
+		"--cluster-signing-key-file=" + p.key("client-ca"),
+		// The node's range is set by this program; that controller would wait ten seconds first.
+		"--controllers=*,-nodeipam,bootstrapsigner,tokencleaner",
+		"--kubeconfig=" + credentials("client-controller"),
+		"--leader-elect=false",
+		"--port=0",
+		"--profiling=false",
+		"--root-ca-file=" + p.cert("server-ca"),
+		"--secure-port=0",
+		"--service-account-private-key-file=" + p.key("service"),
+		"--use-service-account-credentials=true",
+	}, s.config.extra["kube-controller-manager"]...)...)
+	s.scheduler.define(append([]string{
+		"--bind-address=127.0.0.1",
+		"--kubeconfig=" + credentials("client-scheduler"),
+		"--leader-elect=false",
+		"--port=0",
+		"--profiling=false",
+		"--secure-port=0",
+	}, s.config.extra["kube-scheduler"]...)...)
 	return nil
 }
 
@@ -265,8 +258,8 @@ func (s *server) loadToken() error {
 }
 
 func (s *server) startNode() error {
-	n := &node{config: s.config, pki: s.pki, podCIDR: s.config.podCIDR(0), api: s.nodeGate.url()}
-	s.node = n
+	n := s.node
+	n.pki, n.podCIDR, n.api = s.pki, s.config.podCIDR(0), s.nodeGate.url()
 	if err := s.pki.ensure(s.pki.client, nodeClientRequests(s.config.nodeName)...); err != nil {
 		return err
 	}
@@ -291,80 +284,60 @@ func nodeServerRequest(name, ip string) request {
 	return request{"serving-kubelet", name, "", []string{name, "localhost", "127.0.0.1", ip}}
 }
 
-// follow opens the doors and starts what is left as the API server comes up, then looks after the cluster.
-func (s *server) follow() {
+// bringUp starts the components and opens the doors as the API server comes up, and looks after the cluster from the
+// first time that it is ready.
+func (s *server) bringUp(o orders) {
+	s.nodeGate.shut()
+	s.rolesGate.shut()
 	notify("STATUS=The API server is starting")
-	if !s.waitServing() {
+	if !o.run(s.etcd) || !o.run(s.apiserver) {
+		return
+	}
+	logf("the API server is being started, after %s", sinceStart())
+	go o.run(s.node.kubelet, s.node.containerdAnswers)
+	if !o.after(s.scheduler.defined) || !o.until(s.serving) {
 		return
 	}
 	logf("the API server answers after %s", sinceStart())
 	s.nodeGate.open()
-	s.controllers.start()
-	s.scheduler.start()
-	s.node.proxy.start()
-	if !s.waitHealthy("/healthz/poststarthook/rbac/bootstrap-roles") {
+	if !o.until(func() bool { return s.admin.healthy("/healthz/poststarthook/rbac/bootstrap-roles") }) {
 		return
 	}
 	s.rolesGate.open()
-	if !s.waitHealthy("/readyz") {
+	if !o.run(s.node.proxy) || !o.run(s.controllers) || !o.run(s.scheduler) {
+		return
+	}
+	if !o.until(func() bool { return s.admin.healthy("/readyz") }) {
 		return
 	}
 	logf("the API is ready after %s", sinceStart())
 	notify("READY=1\nSTATUS=The API is ready")
-	s.node.atEase()
-	s.controllers.atEase()
-	s.scheduler.atEase()
-	s.lookAfterCluster()
+	s.ready.Do(func() {
+		s.node.containerd.atEase()
+		s.lookAfterCluster()
+	})
 }
 
-// waitServing waits for an answer of any kind. A connection is accepted long before: the API server opens its port
-// first and then spends most of its start on other things.
-func (s *server) waitServing() bool {
-	if !waitForSocket("tcp4", apiAddress, s.stop) {
-		return false
+// serving says whether the API server gives an answer of any kind. A connection is accepted long before: it opens its
+// port first and then spends most of its start on other things.
+func (s *server) serving() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	answer, err := s.admin.open(ctx, "GET", "/livez", "", nil)
+	if err == nil {
+		answer.Close()
 	}
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		answer, err := s.admin.open(ctx, "GET", "/livez", "", nil)
-		if err == nil {
-			answer.Close()
-		}
-		cancel()
-		var refused *apiError
-		if err == nil || errors.As(err, &refused) {
-			return true
-		}
-		select {
-		case <-s.stop:
-			return false
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	var refused *apiError
+	return err == nil || errors.As(err, &refused)
 }
 
-func (s *server) waitHealthy(path string) bool {
-	for !s.admin.healthy(path) {
-		select {
-		case <-s.stop:
-			return false
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-	return true
-}
-
-// stopEverything ends the children, those first that would complain about the others' absence. containerd's
-// shims and the pods go on: a restart of this program does not touch them.
+// stopEverything ends Kubernetes, then containerd. Its shims and the pods go on: a restart of this program does not
+// touch them.
 func (s *server) stopEverything() {
 	close(s.stop)
 	began := time.Now()
-	var n node
-	if s.node != nil {
-		n = *s.node
-	}
-	stopAll(n.kubelet, n.proxy, s.controllers, s.scheduler)
-	stopAll(s.apiserver)
-	stopAll(s.etcd, n.containerd)
+	stopAll(s.kubernetes)
+	stopAll(s.node.containerd)
 	logf("stopped in %s", time.Since(began).Round(100*time.Millisecond))
 }
 

@@ -22,6 +22,7 @@ type child struct {
 	dir    string
 	nice   int           // while the cluster starts; see atEase
 	expect time.Duration // how long an orderly end may take
+	brief  func(orders)  // tells every life of it what to do, on its standard input; nil: it is not told anything
 
 	mutex    sync.Mutex
 	process  *os.Process
@@ -88,6 +89,16 @@ func (c *child) run() error {
 		cmd.Stdout, cmd.Stderr = writer, writer
 		defer writer.Close()
 		go prefixLines(c.name, reader)
+	}
+
+	if c.brief != nil {
+		input, err := cmd.StdinPipe()
+		if err != nil {
+			return err
+		}
+		ended := make(chan struct{})
+		defer close(ended)
+		go c.brief(orders{input, ended})
 	}
 
 	started := make(chan error)

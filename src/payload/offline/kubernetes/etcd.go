@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/embed"
@@ -22,16 +20,14 @@ func newEtcdCommand() *cobra.Command {
 		RunE:         func(*cobra.Command, []string) error { return runEtcd(config) },
 	}
 	cmd.Flags().StringVar(&config.Dir, "data-dir", "", "folder of the database")
-	cmd.Flags().UintVar(&config.TickMs, "heartbeat-interval", 500, "milliseconds")
-	cmd.Flags().UintVar(&config.ElectionMs, "election-timeout", 5000, "milliseconds")
+	// The only member waits up to one election timeout more before it elects itself, and every start waits for that.
+	cmd.Flags().UintVar(&config.TickMs, "heartbeat-interval", 200, "milliseconds")
+	cmd.Flags().UintVar(&config.ElectionMs, "election-timeout", 1000, "milliseconds")
 	return cmd
 }
 
-// runEtcd serves until SIGTERM or SIGINT.
+// runEtcd serves until it fails.
 func runEtcd(config *embed.Config) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-
 	// A Unix address is HOST:PORT taken as a file name in the working folder. One that a killed etcd left
 	// behind would make the next one fail.
 	client := url.URL{Scheme: "unix", Host: "client:2379"}
@@ -54,9 +50,6 @@ func runEtcd(config *embed.Config) error {
 		return fmt.Errorf("cannot start etcd on %s: %w", config.Dir, err)
 	}
 	select {
-	case <-signals:
-		server.Close()
-		return nil
 	case err := <-server.Err():
 		return err
 	case <-server.Server.StopNotify():
