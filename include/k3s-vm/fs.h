@@ -30,6 +30,10 @@ int fs_read(const char *path, size_t max, struct buf *ret, struct error *err);
  * stays whole until then. A symlink at @path is replaced, not followed. */
 int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct error *err);
 
+/* The same without syncing, for what can be asked or made again: after a power cut the old contents, the new ones or
+ * nothing may be there. */
+int fs_write_cache(const char *path, const void *data, size_t len, mode_t mode, struct error *err);
+
 /* Creates @path and missing parents with @mode. Existing folders are left as they are. */
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err);
 /* A folder in which only this user may write: created 0700, or checked to be a folder owned by this user
@@ -65,8 +69,10 @@ int fs_mkdtemp(const char *parent, const char *prefix, char **ret_path, struct e
 /* Where @name is on PATH, or NULL. The caller frees. */
 char *fs_find_program(const char *name);
 
-/* Milliseconds of CLOCK_MONOTONIC, and of wall-clock time since 1970. */
+/* Milliseconds of CLOCK_MONOTONIC; since this machine was booted, its sleep included; and of wall-clock time since
+ * 1970. */
 uint64_t now_ms(void);
+uint64_t boot_ms(void);
 uint64_t wall_ms(void);
 /* "2026-01-31T12:34:56Z"; the caller frees. */
 char *time_rfc3339(time_t t);

@@ -6,7 +6,7 @@
 #pragma once
 
 #include <k3s-vm/command.h>
-#include <k3s-vm/kube.h>
+#include <k3s-vm/health.h>
 #include <k3s-vm/vm.h>
 
 struct summary {
@@ -18,18 +18,24 @@ struct summary {
         pid_t pid;    /* of QEMU; 0 when it does not run */
         uint64_t uptime_ms;
         char *kubeconfig; /* path, NULL when there is none */
-        bool api_asked, api_ready;
-        char *api_problem;
-        unsigned api_ms; /* how long /readyz took */
-        struct nodes nodes;
+        bool api_asked;
+        struct health api;
         int64_t certificate_end;  /* seconds since 1970; 0 unknown */
         int64_t disk_used;        /* bytes allocated on the host */
         uint64_t disk_free;       /* bytes free on the host's file system */
         uint64_t memory_used_mib; /* of QEMU on the host */
 };
 
+/* How long it may take to ask the cluster's API. */
+enum summary_patience {
+        SUMMARY_QUICK, /* as long as nobody notices: if it does not answer in that time, its last answer and how old
+                        * that is */
+        SUMMARY_WAIT,  /* some seconds: what it answers now, and if it does not, that */
+};
+
 /* Asks everything; nothing of it fails: what cannot be told is left out. @s may be NULL. */
-void summary_gather(const struct project *p, const struct config *c, const struct state *s, struct summary *ret);
+void summary_gather(const struct project *p, const struct config *c, const struct state *s,
+                    enum summary_patience patience, struct summary *ret);
 void summary_clear(struct summary *s);
 #define _cleanup_summary_ _cleanup_(summary_clear)
 

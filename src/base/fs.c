@@ -96,7 +96,7 @@ static void sync_parent(const char *path) {
                 fsync(fd);
 }
 
-int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct error *err) {
+static int replace(const char *path, const void *data, size_t len, mode_t mode, bool sync, struct error *err) {
         _cleanup_free_ char *parent = path_parent(path);
         /* The name itself may be as long as names get. */
         _cleanup_free_ char *temporary = xasprintf("%s/.%.200s.XXXXXX", parent, path_base(path));
@@ -104,14 +104,23 @@ int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
         if (fd < 0)
                 return err_errno(err, errno, "cannot write %s", path);
         int r = write_all(fd, data, len);
-        if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0))
+        if (r == 0 && (fchmod(fd, mode) < 0 || (sync && fsync(fd) < 0) || rename(temporary, path) < 0))
                 r = -errno;
         if (r < 0) {
                 unlink(temporary);
                 return err_errno(err, -r, "cannot write %s", path);
         }
-        sync_parent(path);
+        if (sync)
+                sync_parent(path);
         return 0;
+}
+
+int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct error *err) {
+        return replace(path, data, len, mode, true, err);
+}
+
+int fs_write_cache(const char *path, const void *data, size_t len, mode_t mode, struct error *err) {
+        return replace(path, data, len, mode, false, err);
 }
 
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err) {
@@ -302,6 +311,10 @@ static uint64_t clock_ms(clockid_t clock) {
 
 uint64_t now_ms(void) {
         return clock_ms(CLOCK_MONOTONIC);
+}
+
+uint64_t boot_ms(void) {
+        return clock_ms(CLOCK_BOOTTIME);
 }
 
 uint64_t wall_ms(void) {

@@ -11,7 +11,8 @@ int print_summary(struct context *ctx, bool ready_text, struct error *err) {
         if (r < 0)
                 return r;
         _cleanup_summary_ struct summary summary = {0};
-        summary_gather(ctx->project, ctx->config, s, &summary);
+        /* Whether the cluster is Ready was found out just now, if it had to be. */
+        summary_gather(ctx->project, ctx->config, s, ctx->json ? SUMMARY_WAIT : SUMMARY_QUICK, &summary);
         if (ctx->json)
                 summary_print_json(&summary);
         else if (ready_text)

@@ -10,42 +10,36 @@
 #include <k3s-vm/summary.h>
 #include <k3s-vm/ui.h>
 
-#define API_TIMEOUT_MS 3000U
+#define API_WAIT_MS 5000U
+/* With all else `status` stays below 50 ms; libcurl is loaded and an API in a guest with KVM has answered by then. */
+#define API_QUICK_MS 28U
 #define CERTIFICATE_WARNING_DAYS 30
 #define DISK_WARNING_BYTES (2ULL << 30)
 
 void summary_clear(struct summary *s) {
         free(s->kubeconfig);
-        free(s->api_problem);
         free(s->detail);
-        nodes_clear(&s->nodes);
+        health_clear(&s->api);
         *s = (struct summary){0};
 }
 
-static void ask_api(struct summary *s) {
+static void ask_api(struct summary *s, const struct process *vm, enum summary_patience patience) {
         _cleanup_kubeconfig_ struct kubeconfig *kubeconfig = NULL;
-        _cleanup_(kube_freep) struct kube *kube = NULL;
         _cleanup_error_ struct error err = ERROR_INIT;
         s->api_asked = true;
-        int r = kubeconfig_read(s->kubeconfig, &kubeconfig, &err);
-        if (r == 0) {
-                time_t end = 0;
-                if (certificate_not_after(kubeconfig->cert_pem, &end, NULL) == 0)
-                        s->certificate_end = end;
-                r = kube_new(kubeconfig, &kube, &err);
+        if (kubeconfig_read(s->kubeconfig, &kubeconfig, &err) < 0) {
+                s->api = (struct health){.known = true, .problem = TAKE_PTR(err.message)};
+                return;
         }
-        uint64_t begin = now_ms();
-        if (r == 0)
-                r = kube_get(kube, "/readyz", API_TIMEOUT_MS, NULL, &err);
-        s->api_ms = (unsigned)(now_ms() - begin);
-        s->api_ready = r == 0;
-        if (r == 0)
-                kube_nodes(kube, API_TIMEOUT_MS, &s->nodes, NULL);
-        else
-                s->api_problem = TAKE_PTR(err.message);
+        time_t end = 0;
+        if (certificate_not_after(kubeconfig->cert_pem, &end, NULL) == 0)
+                s->certificate_end = end;
+        bool wait = patience == SUMMARY_WAIT;
+        health_ask(s->project, s->state, vm, kubeconfig, wait ? API_WAIT_MS : API_QUICK_MS, wait, &s->api);
 }
 
-void summary_gather(const struct project *p, const struct config *c, const struct state *s, struct summary *ret) {
+void summary_gather(const struct project *p, const struct config *c, const struct state *s,
+                    enum summary_patience patience, struct summary *ret) {
         *ret = (struct summary){.project = p, .config = c, .state = s};
         ret->status = vm_status_detail(p, s, &ret->detail);
         if (!s)
@@ -54,7 +48,8 @@ void summary_gather(const struct project *p, const struct config *c, const struc
         if (vm_find(p, s, &vm, NULL) == 0) {
                 ret->pid = vm.pid;
                 uint64_t pss = 0;
-                if (proc_memory_kib(vm.pid, &ret->memory_used_mib, &pss) == 0)
+                /* The kernel walks over all of the VM's memory for it. */
+                if (patience == SUMMARY_WAIT && proc_memory_kib(vm.pid, &ret->memory_used_mib, &pss) == 0)
                         ret->memory_used_mib /= 1024;
                 uint64_t now = wall_ms();
                 ret->uptime_ms = s->started_ms && now > s->started_ms ? now - s->started_ms : 0;
@@ -65,7 +60,7 @@ void summary_gather(const struct project *p, const struct config *c, const struc
         if (fs_exists(path))
                 ret->kubeconfig = TAKE_PTR(path);
         if (ret->pid && ret->kubeconfig && s->payload_name)
-                ask_api(ret);
+                ask_api(ret, &vm, patience);
 }
 
 static void line(const char *name, const char *fmt, ...) _printf_(2, 3);
@@ -92,11 +87,30 @@ static enum ui_style style_of(enum vm_status status) {
         }
 }
 
-static void print_nodes(const struct summary *s) {
-        for (size_t i = 0; i < s->nodes.n; i++) {
-                const struct node_status *n = &s->nodes.items[i];
-                line(i == 0 ? "nodes" : "", "%s %s, %s%s%s%s", n->name, n->ready ? "Ready" : "not Ready", n->version,
-                     *n->roles ? ", " : "", n->roles, "");
+/* " 12.3 s ago", "" for what was asked just now; the caller frees. */
+static char *ago(uint64_t age_ms) {
+        if (age_ms == 0)
+                return xstrdup("");
+        _cleanup_free_ char *age = str_duration_ms(age_ms);
+        return xasprintf(" %s ago", age);
+}
+
+static void print_api(const struct health *api) {
+        _cleanup_free_ char *when = ago(api->age_ms);
+        if (!api->known)
+                line("api", "no answer at once, and none before; wait for one: k3s-vm status --verbose");
+        else if (api->ready)
+                line("api", "ready%s%s", when, *when ? " (wait for its answer now: k3s-vm status --verbose)" : "");
+        else
+                line("api", "not ready%s: %s", when, api->problem);
+}
+
+/* @when: " 12.3 s ago", or "". */
+static void print_nodes(const struct summary *s, const char *when) {
+        for (size_t i = 0; i < s->api.nodes.n; i++) {
+                const struct node_status *n = &s->api.nodes.items[i];
+                line(i == 0 ? "nodes" : "", "%s %s%s, %s%s%s", n->name, n->ready ? "Ready" : "not Ready", when,
+                     n->version, *n->roles ? ", " : "", n->roles);
                 if (!n->ready)
                         line("", "  %s", n->reason);
         }
@@ -141,8 +155,9 @@ static void print_next(const struct summary *s) {
                 next = "see what it says: k3s-vm logs serial; start it anew: k3s-vm restart";
                 break;
         case VM_RUNNING:
-                next = s->api_asked && !s->api_ready ? "see why the API does not answer: k3s-vm logs k3s"
-                                                     : "k3s-vm kubectl get pods -A";
+                next = s->api_asked && s->api.known && !s->api.ready
+                                       ? "see why the API does not answer: k3s-vm logs k3s"
+                                       : "k3s-vm kubectl get pods -A";
                 break;
         }
         line("next", "%s", next);
@@ -189,8 +204,9 @@ void summary_print(const struct summary *s, bool verbose) {
                              s->disk_free < DISK_WARNING_BYTES ? " - make room, or the VM pauses when it is full" : "");
                 }
                 if (s->api_asked)
-                        line("api", "%s%s", s->api_ready ? "ready" : "not ready: ", s->api_ready ? "" : s->api_problem);
-                print_nodes(s);
+                        print_api(&s->api);
+                _cleanup_free_ char *when = ago(s->api.nodes_age_ms);
+                print_nodes(s, when);
                 if (s->kubeconfig)
                         line("kubeconfig", "%s", s->kubeconfig);
                 print_certificate(s);
@@ -204,13 +220,13 @@ void summary_print(const struct summary *s, bool verbose) {
 
 static struct json *nodes_json(const struct summary *s) {
         struct json *list = json_new_array();
-        for (size_t i = 0; i < s->nodes.n; i++) {
+        for (size_t i = 0; i < s->api.nodes.n; i++) {
                 struct json *node = json_new_object();
-                json_set_string(node, "name", s->nodes.items[i].name);
-                json_set_bool(node, "ready", s->nodes.items[i].ready);
-                json_set_string(node, "version", s->nodes.items[i].version);
-                json_set_string(node, "roles", s->nodes.items[i].roles);
-                json_set_string(node, "reason", s->nodes.items[i].reason);
+                json_set_string(node, "name", s->api.nodes.items[i].name);
+                json_set_bool(node, "ready", s->api.nodes.items[i].ready);
+                json_set_string(node, "version", s->api.nodes.items[i].version);
+                json_set_string(node, "roles", s->api.nodes.items[i].roles);
+                json_set_string(node, "reason", s->api.nodes.items[i].reason);
                 json_append(list, node);
         }
         return list;
@@ -258,10 +274,14 @@ static struct json *summary_json(const struct summary *s) {
         json_set_string(j, "kubeconfig", s->kubeconfig);
         if (s->api_asked) {
                 struct json *api = json_set_object(j, "api");
-                json_set_bool(api, "ready", s->api_ready);
-                json_set_number(api, "ms", s->api_ms);
-                json_set_string(api, "problem", s->api_problem);
+                if (s->api.known) {
+                        json_set_bool(api, "ready", s->api.ready);
+                        json_set_number(api, "ms", s->api.ms);
+                        json_set_number(api, "age_ms", (double)s->api.age_ms);
+                        json_set_string(api, "problem", s->api.problem);
+                }
                 json_set(j, "nodes", nodes_json(s));
+                json_set_number(j, "nodes_age_ms", (double)s->api.nodes_age_ms);
         }
         if (s->certificate_end) {
                 _cleanup_free_ char *end = time_rfc3339((time_t)s->certificate_end);
@@ -291,7 +311,7 @@ void summary_print_ready(const struct summary *s) {
         }
         line("ssh", "k3s-vm ssh   (port %u)", c->ssh_port);
         line("web", "http://127.0.0.1:%u -> NodePort %u", c->web_port, c->web_node_port);
-        print_nodes(s);
+        print_nodes(s, ""); /* they were waited for */
         if (s->state->n_phases > 0) {
                 _cleanup_buf_ struct buf times = BUF_INIT(0);
                 for (size_t i = 0; i < s->state->n_phases; i++) {

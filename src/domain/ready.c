@@ -4,6 +4,7 @@
 
 #include <k3s-vm/banner.h>
 #include <k3s-vm/fs.h>
+#include <k3s-vm/health.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/ready.h>
 
@@ -224,6 +225,9 @@ static int nodes_ready(struct wait *w, struct error *err) {
                 if (!nodes.items[i].ready)
                         return err_set(err, ERR_FAILED, EAGAIN, "node %s: %s", nodes.items[i].name,
                                        nodes.items[i].reason);
+        /* The API said before that it is ready, and has answered again. */
+        const struct health health = {.known = true, .ready = true, .nodes = nodes};
+        health_keep(w->ready->project, w->ready->state, w->ready->vm, &health);
         return 0;
 }
 

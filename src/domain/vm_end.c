@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/health.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/vm.h>
@@ -128,7 +129,9 @@ int vm_end(const struct project *p, const struct state *s, struct process *vm, b
         r = supervisor_end(p, SUPERVISOR_GRACE_MS, err);
         if (r < 0)
                 return r;
-        if (s)
+        if (s) {
+                health_forget(p, s->uuid);
                 launch_remove_leftovers(p, s->uuid);
+        }
         return 0;
 }
