@@ -36,8 +36,8 @@ int fs_write_cache(const char *path, const void *data, size_t len, mode_t mode, 
 
 /* Creates @path and missing parents with @mode. Existing folders are left as they are. */
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err);
-/* A folder in which only this user may write: created 0700, or checked to be a folder owned by this user
- * and not writable by others; a symlink is refused. */
+/* A folder that only this user may enter: created 0700, or one of this user's that is made 0700. What belongs to
+ * another user, a file or a symlink is -EPERM. */
 int fs_mkdir_private(const char *path, struct error *err);
 
 /* Removes a file or a whole tree, read-only folders too, never following a symlink. Missing is fine. */

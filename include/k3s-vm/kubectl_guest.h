@@ -21,6 +21,7 @@ struct kubectl_arguments {
         const char *verb;           /* "apply"; points into the operands; NULL none */
         struct kubectl_file *files; /* owned */
         size_t n_files;
+        bool needs_server;     /* of this project: not `kubectl config`, help, completion, another server's, and such */
         const char *host_only; /* what cannot work from inside the guest, for the message; NULL: nothing */
 };
 void kubectl_arguments_clear(struct kubectl_arguments *a);

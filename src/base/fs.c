@@ -152,11 +152,21 @@ int fs_mkdir_private(const char *path, struct error *err) {
         }
         if (errno != EEXIST)
                 return err_errno(err, errno, "cannot create the folder %s", path);
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         struct stat st;
-        if (lstat(path, &st) < 0)
+        if (fd >= 0 && fstat(fd, &st) < 0)
                 return err_errno(err, errno, "cannot check the folder %s", path);
-        if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0022) != 0)
-                return err_set(err, ERR_HOST, EPERM, "%s is not a folder that belongs to this user alone", path);
+        /* A folder of ours that does not open is one that its owner locked. */
+        if (fd < 0 && (errno != EACCES || lstat(path, &st) < 0))
+                st = (struct stat){0};
+        if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
+                int r = err_set(err, ERR_HOST, EPERM, "%s is not a folder that belongs to this user alone", path);
+                _cleanup_free_ char *quoted = str_shell_quote(path);
+                err_hint(err, "see whose it is, and move it away if it is in the way: ls -ld %s", quoted);
+                return r;
+        }
+        if ((st.st_mode & 07777) != 0700 && (fd >= 0 ? fchmod(fd, 0700) : chmod(path, 0700)) < 0)
+                return err_errno(err, errno, "cannot make the folder %s private", path);
         return 0;
 }
 

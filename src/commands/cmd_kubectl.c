@@ -56,13 +56,14 @@ static char *find_other(const char *name) {
         return found;
 }
 
-/* Where the kubeconfig is; without one, why, and what makes one. */
-static int find_kubeconfig(struct context *ctx, char **ret, struct error *err) {
+/* Where the kubeconfig is; without one, why, and what makes one. Where it is not needed, it may be missing: the tool
+ * then has none, and not that of the user. */
+static int find_kubeconfig(struct context *ctx, bool needed, char **ret, struct error *err) {
         int r = context_config(ctx, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *path = kubeconfig_path(ctx->project, ctx->config);
-        if (fs_exists(path)) {
+        if (!needed || fs_exists(path)) {
                 *ret = TAKE_PTR(path);
                 return 0;
         }
@@ -74,6 +75,16 @@ static int find_kubeconfig(struct context *ctx, char **ret, struct error *err) {
         r = err_set(err, ERR_STATE, ENOENT, "the cluster's kubeconfig is not there yet: %s", shown);
         err_hint(err, "wait for the cluster and fetch it: k3s-vm start");
         return r;
+}
+
+/* A tool would only say that the connection was refused. */
+static int check_running(struct context *ctx, struct error *err) {
+        _cleanup_state_ struct state *s = NULL;
+        int r = context_running(ctx, &s, err);
+        if (r == -ENOENT || r == -ESRCH)
+                return r;
+        error_clear(err); /* a state that cannot be read says nothing about the cluster */
+        return 0;
 }
 
 static int exec_tool(const char *program, const char *name, const struct strv *operands, const char *kubeconfig,
@@ -89,22 +100,40 @@ static int exec_tool(const char *program, const char *name, const struct strv *o
 
 static int run_kubectl(struct context *ctx, const struct arguments *args, struct error *err) {
         _cleanup_free_ char *kubeconfig = NULL;
-        int r = find_kubeconfig(ctx, &kubeconfig, err);
+        struct kubectl_arguments a;
+        kubectl_arguments_parse(&args->rest, &a);
+        bool needs_server = a.needs_server;
+        kubectl_arguments_clear(&a);
+        int r = find_kubeconfig(ctx, needs_server, &kubeconfig, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *program = find_other("kubectl");
-        return program ? exec_tool(program, "kubectl", &args->rest, kubeconfig, err)
-                       : kubectl_in_guest(ctx, &args->rest, err);
+        if (!program)
+                return kubectl_in_guest(ctx, &args->rest, err);
+        r = needs_server ? check_running(ctx, err) : 0;
+        return r < 0 ? r : exec_tool(program, "kubectl", &args->rest, kubeconfig, err);
+}
+
+static bool k9s_needs_server(const struct strv *operands) {
+        static const char *const words[] = {"-h",   "--help",     "help",         "version",
+                                            "info", "completion", "--kubeconfig", NULL};
+        for (size_t i = 0; words[i]; i++)
+                if (strv_contains(operands, words[i]))
+                        return false;
+        return true;
 }
 
 static int run_k9s(struct context *ctx, const struct arguments *args, struct error *err) {
         _cleanup_free_ char *kubeconfig = NULL;
-        int r = find_kubeconfig(ctx, &kubeconfig, err);
+        bool needs_server = k9s_needs_server(&args->rest);
+        int r = find_kubeconfig(ctx, needs_server, &kubeconfig, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *program = find_other("k9s");
-        return program ? exec_tool(program, "k9s", &args->rest, kubeconfig, err)
-                       : host_missing("k9s", "the cluster's terminal view", err);
+        if (!program)
+                return host_missing("k9s", "the cluster's terminal view", err);
+        r = needs_server ? check_running(ctx, err) : 0;
+        return r < 0 ? r : exec_tool(program, "k9s", &args->rest, kubeconfig, err);
 }
 
 const struct command cmd_kubectl = {

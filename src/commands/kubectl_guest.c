@@ -59,12 +59,40 @@ static size_t parse_filename(struct kubectl_arguments *a, const struct strv *ope
         return 2;
 }
 
+/* Verbs that kubectl does alone. What completes words asks the server, and is silent when there is none. */
+static bool is_offline_verb(const char *verb) {
+        static const char *const verbs[] = {"completion", "config",           "help", "kustomize", "options", "plugin",
+                                            "__complete", "__completeNoDesc", NULL};
+        for (size_t i = 0; verbs[i]; i++)
+                if (str_eq(verb, verbs[i]))
+                        return true;
+        return !verb;
+}
+
+/* Options that name another server, or say that none is wanted. */
+static bool is_offline_option(const char *arg) {
+        static const char *const words[] = {"-h",       "--help",       "--client",  "--client=true",
+                                            "--local",  "--local=true", "-s",        "--dry-run=client",
+                                            "--server", "--kubeconfig", "--context", "--cluster",
+                                            NULL};
+        static const char *const starts[] = {"--server=", "--kubeconfig=", "--context=", "--cluster=", NULL};
+        for (size_t i = 0; words[i]; i++)
+                if (str_eq(arg, words[i]))
+                        return true;
+        for (size_t i = 0; starts[i]; i++)
+                if (str_starts(arg, starts[i]))
+                        return true;
+        return false;
+}
+
 void kubectl_arguments_parse(const struct strv *operands, struct kubectl_arguments *ret) {
         struct kubectl_arguments a = {0};
+        bool offline = false;
         for (size_t i = 0; i < operands->len;) {
                 const char *arg = operands->items[i];
                 if (str_eq(arg, "--"))
                         break; /* what follows is for a program in a pod */
+                offline |= is_offline_option(arg);
                 if (arg[0] != '-' || arg[1] == '\0') {
                         if (!a.verb)
                                 a.verb = arg;
@@ -83,6 +111,7 @@ void kubectl_arguments_parse(const struct strv *operands, struct kubectl_argumen
         for (size_t i = 0; verbs[i]; i++)
                 if (str_eq(a.verb, verbs[i]))
                         a.host_only = verbs[i];
+        a.needs_server = !offline && !is_offline_verb(a.verb);
         *ret = a;
 }
 

@@ -13,7 +13,6 @@
 #include "config_check.h"
 #include "config_file.h"
 
-#define CONFIG_MAX_BYTES (1U << 20)
 #define WEB_PORT_DEFAULT 30080
 #define NODE_PORT_FIRST 30000
 #define NODE_PORT_LAST 32767
@@ -140,6 +139,7 @@ static struct config *new_defaults(const struct project *p) {
         c->api_port = 6443;
         c->ssh_port = 2666;
         c->web_port = WEB_PORT_DEFAULT;
+        c->web_node_port = WEB_PORT_DEFAULT;
         c->flavor = xstrdup("auto");
         c->k3s_version = xstrdup("stable");
         c->k3s_args = xstrdup("");
@@ -159,6 +159,18 @@ static char *trim(const char *s) {
         while (n > 0 && strchr(" \t", s[n - 1]))
                 n--;
         return xstrndup(s, n);
+}
+
+/* What takes the place of a wrong value of @key, which @source has: its default, or nothing where that is empty. */
+static void hint_value(const struct project *p, int key, const char *source, struct error *err) {
+        _cleanup_config_ struct config *defaults = new_defaults(p);
+        _cleanup_free_ char *value = config_value(defaults, keys[key].name), *quoted = str_shell_quote(value);
+        const char *word = *value ? quoted : "";
+        if (str_eq(source, "environment"))
+                err_hint(err, "unset %s, or: export %s=%s", keys[key].name, keys[key].name, word);
+        else
+                err_hint(err, "k3s-vm configure %s=%s%s", keys[key].name, word,
+                         *value ? "" : " (takes it out of the file)");
 }
 
 /* A load under way: the configuration, and where each key was set ("PATH:3"), for messages. */
@@ -214,13 +226,23 @@ static int apply(struct load *l, int key, const char *text, const char *source, 
                 return 0;
         int r = apply_text(l->project, l->config, key, trimmed, err);
         if (r < 0) {
-                err_wrap(err, r, "%s: %s", where, keys[key].name);
-                return r;
+                hint_value(l->project, key, source, err);
+                return err_wrap(err, r, "%s: %s", where, keys[key].name);
         }
         l->config->sources[key] = source;
         free(l->where[key]);
         l->where[key] = xstrdup(where);
         return 0;
+}
+
+static void hint_port(const struct load *l, int key, uint16_t port, struct error *err) {
+        unsigned other = port < UINT16_MAX ? port + 1U : port - 1U;
+        bool environment = str_eq(l->config->sources[key], "environment");
+        if (key == KEY_FORWARDS)
+                err_hint(err, "give each forward a port of its own: %s FORWARDS='%u:80 …'",
+                         environment ? "export" : "k3s-vm configure", other);
+        else
+                err_hint(err, "%s %s=%u", environment ? "export" : "k3s-vm configure", keys[key].name, other);
 }
 
 /* Every port on this side has one use. The error names the place of the later key that somebody set. */
@@ -246,33 +268,15 @@ static int check_ports(const struct load *l, struct error *err) {
                                 at = uses[j].key;
                                 other = uses[i].key;
                         }
-                        return err_set(err, ERR_USAGE, EINVAL, "%s: %s: port %u is used twice: it is also %s%s",
-                                       l->where[at] ? l->where[at] : "defaults", keys[at].name, uses[i].port,
-                                       at == other ? "another forward's" : keys[other].name,
-                                       l->where[other] ? "" : " (its default)");
+                        int r = err_set(err, ERR_USAGE, EINVAL, "%s: %s: port %u is used twice: it is also %s%s",
+                                        l->where[at] ? l->where[at] : "defaults", keys[at].name, uses[i].port,
+                                        at == other ? "another forward's" : keys[other].name,
+                                        l->where[other] ? "" : " (its default)");
+                        hint_port(l, at, uses[i].port, err);
+                        return r;
                 }
         }
         return 0;
-}
-
-/* The text of the configuration file; empty, with @ret_exists false, when there is none. */
-static int read_config(const struct project *p, const char *shown, struct buf *ret, bool *ret_exists,
-                       struct error *err) {
-        _cleanup_error_ struct error cause = ERROR_INIT;
-        int r = fs_read(p->config_path, CONFIG_MAX_BYTES, ret, &cause);
-        *ret_exists = r == 0;
-        if (r == 0)
-                return 0;
-        struct stat st;
-        if (r == -ENOENT && lstat(p->config_path, &st) < 0)
-                return 0;
-        const char *why = r == -ENOENT   ? "it is a symlink to a file that is not there"
-                          : r == -EISDIR ? "it is a folder, not a file"
-                          : r == -EINVAL ? "it is not a regular file"
-                          : r == -ELOOP  ? "it is a symlink that leads to itself"
-                          : r == -EFBIG  ? "it is larger than 1 MiB"
-                                         : strerror(-r);
-        return err_set(err, ERR_USAGE, -r, "%s: cannot read the configuration: %s", shown, why);
 }
 
 /* WEB_PORT of the project's own .env, which belongs to other programs: often a file, sometimes a Python
@@ -283,13 +287,16 @@ static int apply_dotenv(struct load *l, struct error *err) {
         if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
                 return 0;
         _cleanup_free_ char *shown = str_printable(path, strlen(path));
-        _cleanup_buf_ struct buf text = BUF_INIT(CONFIG_MAX_BYTES);
-        int r = fs_read(path, CONFIG_MAX_BYTES, &text, NULL);
+        _cleanup_buf_ struct buf text = BUF_INIT(CONFIG_FILE_MAX_BYTES);
+        int r = fs_read(path, CONFIG_FILE_MAX_BYTES, &text, NULL);
         if (r == -ENOENT)
                 return 0;
-        if (r < 0)
-                return err_set(err, ERR_USAGE, -r, "%s: cannot read it for WEB_PORT: %s", shown,
-                               r == -EFBIG ? "it is larger than 1 MiB" : strerror(-r));
+        if (r < 0) {
+                r = err_set(err, ERR_USAGE, -r, "%s: cannot read it for WEB_PORT: %s", shown,
+                            r == -EFBIG ? "it is larger than 1 MiB" : strerror(-r));
+                err_hint(err, "k3s-vm configure WEB_PORT=%d, and it need not be read", WEB_PORT_DEFAULT);
+                return r;
+        }
         _cleanup_free_ char *value = NULL;
         size_t line = dotenv_find(buf_str(&text), text.len, keys[KEY_WEB_PORT].name, &value);
         if (line == 0)
@@ -339,8 +346,11 @@ static int build(const struct project *p, const struct config_file *f, const cha
         if (r == 0)
                 r = check_ports(&l, err);
         struct config *c = l.config;
-        if (r == 0 && str_eq(c->kubeconfig_path, c->web_env_path))
+        if (r == 0 && str_eq(c->kubeconfig_path, c->web_env_path)) {
                 r = err_set(err, ERR_USAGE, EINVAL, "%s: KUBECONFIG_PATH and WEB_ENV_PATH are the same file", shown);
+                int at = l.where[KEY_WEB_ENV_PATH] ? KEY_WEB_ENV_PATH : KEY_KUBECONFIG_PATH;
+                hint_value(p, at, c->sources[at], err);
+        }
         if (r < 0)
                 return r;
         if (!l.where[KEY_WEB_NODE_PORT])
@@ -353,20 +363,11 @@ static int build(const struct project *p, const struct config_file *f, const cha
         return 0;
 }
 
-static int read_file(const struct project *p, const char *shown, struct config_file *ret, bool *ret_exists,
-                     struct error *err) {
-        _cleanup_buf_ struct buf text = BUF_INIT(CONFIG_MAX_BYTES);
-        int r = read_config(p, shown, &text, ret_exists, err);
-        if (r < 0)
-                return r;
-        return config_file_parse(shown, buf_str(&text), text.len, ret, err);
-}
-
 int config_load(const struct project *p, struct config **ret, struct error *err) {
         _cleanup_free_ char *shown = str_printable(p->config_path, strlen(p->config_path));
         _cleanup_config_file_ struct config_file f = {0};
         bool exists;
-        int r = read_file(p, shown, &f, &exists, err);
+        int r = config_file_read(p->config_path, shown, &f, &exists, err);
         if (r < 0)
                 return r;
         return build(p, &f, shown, true, ret, err);
@@ -391,8 +392,11 @@ static int assign(struct config_file *f, const char *assignment, struct error *e
         size_t n = strcspn(assignment, "=");
         _cleanup_free_ char *raw_key = xstrndup(assignment, n), *key = trim(raw_key);
         _cleanup_free_ char *shown = str_printable(key, strnlen(key, 60));
-        if (assignment[n] != '=')
-                return err_set(err, ERR_USAGE, EINVAL, "expected KEY=VALUE, not \"%s\"", shown);
+        if (assignment[n] != '=') {
+                int r = err_set(err, ERR_USAGE, EINVAL, "expected KEY=VALUE, not \"%s\"", shown);
+                err_hint(err, "k3s-vm configure VM_CPUS=2; all keys: k3s-vm configure");
+                return r;
+        }
         if (find_key(key) < 0) {
                 int r = err_set(err, ERR_USAGE, EINVAL, "there is no key \"%s\"", shown);
                 _cleanup_buf_ struct buf hint = BUF_INIT(0);
@@ -416,7 +420,7 @@ static int change(const struct project *p, const char *const *assignments, struc
                   struct error *err) {
         _cleanup_free_ char *shown = str_printable(p->config_path, strlen(p->config_path));
         _cleanup_config_file_ struct config_file f = {0};
-        int r = read_file(p, shown, &f, ret_exists, err);
+        int r = config_file_read(p->config_path, shown, &f, ret_exists, err);
         for (; r == 0 && *assignments; assignments++)
                 r = assign(&f, *assignments, err);
         /* The environment wins at every start but is not part of what is kept, so the file must be right
@@ -437,7 +441,7 @@ static int change(const struct project *p, const char *const *assignments, struc
 static int write_config(const struct project *p, const struct config_file *f, bool existed, struct error *err) {
         static const char head[] = "# k3s-vm: KEY=VALUE, one a line, read and never executed.\n"
                                    "# `k3s-vm configure` lists the keys with what they mean.\n";
-        _cleanup_buf_ struct buf text = BUF_INIT(CONFIG_MAX_BYTES);
+        _cleanup_buf_ struct buf text = BUF_INIT(CONFIG_FILE_MAX_BYTES);
         if (!existed)
                 buf_puts(&text, head);
         config_file_print(f, &text);

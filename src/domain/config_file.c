@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include <k3s-vm/strv.h>
+#include <k3s-vm/fs.h>
 
 #include "config_file.h"
 
@@ -153,6 +154,8 @@ int config_file_parse(const char *where, const char *text, size_t len, struct co
                         if (err)
                                 err->code = ERR_USAGE;
                         err_wrap(err, r, "%s:%zu", where, f.n);
+                        _cleanup_free_ char *quoted = str_shell_quote(where);
+                        err_hint(err, "mend line %zu of that file, or take it out: sed -i %zud %s", f.n, f.n, quoted);
                         return r;
                 }
                 at += n + 1;
@@ -160,6 +163,39 @@ int config_file_parse(const char *where, const char *text, size_t len, struct co
         *ret = f;
         f = (struct config_file){0};
         return 0;
+}
+
+/* The text of the file; empty, with @ret_exists false, when there is none. */
+static int read_text(const char *path, const char *shown, struct buf *ret, bool *ret_exists, struct error *err) {
+        _cleanup_error_ struct error cause = ERROR_INIT;
+        int r = fs_read(path, CONFIG_FILE_MAX_BYTES, ret, &cause);
+        *ret_exists = r == 0;
+        if (r == 0)
+                return 0;
+        struct stat st;
+        if (r == -ENOENT && lstat(path, &st) < 0)
+                return 0;
+        const char *why = r == -ENOENT   ? "it is a symlink to a file that is not there"
+                          : r == -EISDIR ? "it is a folder, not a file"
+                          : r == -EINVAL ? "it is not a regular file"
+                          : r == -ELOOP  ? "it is a symlink that leads to itself"
+                          : r == -EFBIG  ? "it is larger than 1 MiB"
+                                         : strerror(-r);
+        err_set(err, ERR_USAGE, -r, "%s: cannot read the configuration: %s", shown, why);
+        _cleanup_free_ char *quoted = str_shell_quote(path), *aside = xasprintf("%s.old", path),
+                            *quoted_aside = str_shell_quote(aside);
+        if (r == -EACCES)
+                err_hint(err, "sudo chown \"$USER\" %s && chmod u+rw %s", quoted, quoted);
+        else
+                err_hint(err, "move it away, and the defaults hold: mv %s %s", quoted, quoted_aside);
+        return r;
+}
+
+int config_file_read(const char *path, const char *shown, struct config_file *ret, bool *ret_exists,
+                     struct error *err) {
+        _cleanup_buf_ struct buf text = BUF_INIT(CONFIG_FILE_MAX_BYTES);
+        int r = read_text(path, shown, &text, ret_exists, err);
+        return r < 0 ? r : config_file_parse(shown, buf_str(&text), text.len, ret, err);
 }
 
 static struct config_line *last_line(const struct config_file *f, const char *key) {

@@ -10,6 +10,8 @@
 #include <k3s-vm/buf.h>
 #include <k3s-vm/err.h>
 
+#define CONFIG_FILE_MAX_BYTES (1U << 20)
+
 struct config_line {
         char *raw;                     /* without the newline */
         char *key;                     /* NULL: a comment or an empty line */
@@ -25,8 +27,13 @@ struct config_file {
 void config_file_clear(struct config_file *f);
 #define _cleanup_config_file_ _cleanup_(config_file_clear)
 
-/* Parses the whole text into @ret (which is empty). Errors are ERR_USAGE and begin "@where:LINE: ". */
+/* Parses the whole text into @ret (which is empty). Errors are ERR_USAGE and begin "@where:LINE: ", where @where is
+ * the file's path. */
 int config_file_parse(const char *where, const char *text, size_t len, struct config_file *ret, struct error *err);
+
+/* The file at @path, called @shown in messages, which hold what mends it. A missing one is empty, and @ret_exists
+ * says so. */
+int config_file_read(const char *path, const char *shown, struct config_file *ret, bool *ret_exists, struct error *err);
 
 /* The line number (1 and up) of the last assignment to @key, as bash would have it, or 0. @ret_value stays
  * the file's. */

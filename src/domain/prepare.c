@@ -32,19 +32,34 @@ static const struct image_builder offline_payload = {
                 .room_bytes = 4ULL << 30,
 };
 
+/* The folder that the user names as the guest; NULL: FLAVOR is a name. The caller frees. */
+static char *given_guest(const struct lifecycle *l) {
+        const char *flavor = l->config->flavor;
+        if (!strchr(flavor, '/'))
+                return NULL;
+        return flavor[0] == '/' ? xstrdup(flavor) : path_join(l->project->root, flavor);
+}
+
+static int check_flavor(const struct lifecycle *l, struct error *err) {
+        const char *flavor = l->config->flavor;
+        _cleanup_free_ char *given = given_guest(l);
+        _cleanup_guest_ struct guest *guest = NULL;
+        int r = 0;
+        if (given)
+                r = guest_load(given, &guest, err) < 0 ? err_wrap(err, -EINVAL, "FLAVOR=%s", flavor) : 0;
+        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian"))
+                r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
+        if (r < 0 && err)
+                err->code = ERR_USAGE;
+        if (r < 0)
+                err_hint(err, "k3s-vm configure FLAVOR=auto");
+        return r;
+}
+
 /* A folder that the user names is used as it is; "auto" is what can be made on this machine. */
 static int ensure_guest(const struct lifecycle *l, struct state *s, struct error *err) {
-        const char *flavor = l->config->flavor;
-        _cleanup_free_ char *dir = NULL;
-        int r = 0;
-        if (strchr(flavor, '/'))
-                dir = flavor[0] == '/' ? xstrdup(flavor) : path_join(l->project->root, flavor);
-        else if (str_eq(flavor, "auto") || str_eq(flavor, "debian"))
-                r = image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
-        else {
-                r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
-                err_hint(err, "k3s-vm configure FLAVOR=auto");
-        }
+        _cleanup_free_ char *dir = given_guest(l);
+        int r = dir ? 0 : image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
         if (r < 0)
                 return r;
         _cleanup_guest_ struct guest *guest = NULL;
@@ -158,13 +173,6 @@ static int ensure_images(const struct lifecycle *l, struct state *s, struct erro
 
 static int ensure_disk(const struct lifecycle *l, struct state *s, struct error *err) {
         unsigned wanted = l->config->disk_gib;
-        if (s->disk_gib > wanted && fs_exists(l->project->data_disk)) {
-                int r = err_set(err, ERR_USAGE, EINVAL, "VM_DISK=%u is smaller than the VM's disk, which has %u GiB",
-                                wanted, s->disk_gib);
-                err_hint(err, "k3s-vm configure VM_DISK=%u, or make a new VM with the smaller disk: k3s-vm reset",
-                         s->disk_gib);
-                return r;
-        }
         int r = 0;
         if (!fs_exists(l->project->data_disk))
                 r = qemu_create_disk(l->project->data_disk, wanted, err);
@@ -250,12 +258,26 @@ static int load_or_begin(const struct lifecycle *l, struct state **ret, struct e
         return 0;
 }
 
+/* What the configuration asks for and this VM cannot be given, found out before anything is changed or built. */
+static int check_config(const struct lifecycle *l, const struct state *s, struct error *err) {
+        const struct config *c = l->config;
+        int r = 0;
+        if (fs_exists(l->project->data_disk))
+                r = config_check_disk(l->project, c, s->disk_gib, err);
+        if (r == 0 && !guest_is_there(s))
+                r = check_flavor(l, err);
+        _cleanup_free_ char *arguments = NULL;
+        return r < 0 ? r : k3s_config(c->k3s_args, &arguments, err);
+}
+
 int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struct error *err) {
         _cleanup_state_ struct state *s = NULL;
         int r = load_or_begin(l, &s, err);
         if (r < 0)
                 return r;
-        r = lifecycle_check_ports(l, s, err);
+        r = check_config(l, s, err);
+        if (r == 0)
+                r = lifecycle_check_ports(l, s, err);
         if (r == 0)
                 r = host_preflight(l->project, l->config, l->progress, err);
         if (r == 0)

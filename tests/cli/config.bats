@@ -12,6 +12,8 @@ refused() {
   local before
   before=$(snapshot)
   fails_with 2 "$1" "$K3S_VM" configure
+  # shellcheck disable=SC2154 # set by fails_with
+  [[ $stderr == *'mend it: '* ]] || { echo "nothing mends it: $stderr" >&2; return 1; }
   fails_with 2 "$1" "$K3S_VM" doctor
   fails_with 2 "$1" "$K3S_VM" kubectl get nodes
   fails_with 2 "$1" "$K3S_VM" setup
@@ -75,6 +77,45 @@ refused_config() {
   refused_config 'WEB_PORT' 'WEB_PORT=http'
   refused_config '_PORT' 'API_PORT=7000' 'SSH_PORT=7000'
   refused_config 'FORWARDS' 'SSH_PORT=7000' 'FORWARDS="7000:80"'
+}
+
+# mended LINE…: a configuration of these lines is refused with a command that, run as it stands, mends it.
+mended() {
+  printf '%s\n' "$@" >.k3s-vm/config
+  run -2 --separate-stderr "$K3S_VM" configure
+  local mend=${stderr##*mend it: }
+  mend=${mend##*take it out: }
+  mend=${mend% (takes*}
+  [[ $stderr == *"$PROJECT/.k3s-vm/config:$#:"* ]]
+  (PATH=${K3S_VM%/*}:$PATH && eval "$mend")
+  run -0 "$K3S_VM" configure
+}
+
+@test "the command that an error names mends the configuration" {
+  mended 'VM_NAME=a/b'
+  mended '# mine' 'VM_CPUS=0'
+  mended 'VM_MEMORY=4096' 'VM_MEMORY=1'
+  mended 'VM_DISK=9'
+  mended 'API_PORT=x'
+  mended 'SSH_PORT=7000' 'API_PORT=7001' 'WEB_PORT=7001'
+  mended 'WEB_PORT=0'
+  mended 'WEB_NODE_PORT=0'
+  mended 'FORWARDS=80'
+  mended 'FLAVOR=plan9'
+  mended 'K3S_VERSION=newest!'
+  mended 'ACCEL=warp'
+  mended 'DNS=here'
+  mended 'KUBECONFIG_PATH=/etc/kube'
+  mended '' 'this is no assignment'
+  mended '' '' 'VM_CPUS="2'
+}
+
+@test "a wrong value in the environment is mended there" {
+  export VM_CPUS=0
+  run -2 --separate-stderr "$K3S_VM" configure
+  [[ $stderr == *'unset VM_CPUS, or: export VM_CPUS=2'* ]]
+  run -2 --separate-stderr env -u VM_CPUS SSH_PORT=6443 "$K3S_VM" configure
+  [[ $stderr == *'export SSH_PORT=6444'* ]]
 }
 
 @test "a folder in the configuration's place is refused" {

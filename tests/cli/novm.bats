@@ -42,6 +42,29 @@ setup() {
   fails_with 2 'nosuch' "$K3S_VM" cp nosuch guest:/tmp/
 }
 
+# What a run may leave behind that changes nothing: the lock, with the folder it is in.
+snapshot_but_lock() {
+  snapshot | grep -v -e '\.k3s-vm/lock' -e '\.k3s-vm d 700 [0-9]* $'
+}
+
+@test "what the configuration asks for and cannot be had is refused before anything is made" {
+  before=$(snapshot_but_lock)
+  fails_with 2 'k3s-vm configure FLAVOR=auto' env FLAVOR=nixos K3S_VERSION=none "$K3S_VM"
+  fails_with 2 'k3s-vm configure FLAVOR=auto' env FLAVOR=/nowhere K3S_VERSION=none "$K3S_VM" setup
+  fails_with 2 'k3s-vm configure K3S_ARGS=' env K3S_ARGS=traefik K3S_VERSION=none "$K3S_VM"
+  diff <(echo "$before") <(snapshot_but_lock)
+}
+
+@test "a disk that is to become smaller is refused before anything is made" {
+  fake_vm
+  sed -i 's/"schema": 1,/"schema": 1, "disk_gib": 20,/' .k3s-vm/vm/state.json
+  touch .k3s-vm/vm/data.qcow2
+  before=$(snapshot_but_lock)
+  fails_with 2 'k3s-vm configure VM_DISK=20' env VM_DISK=12 K3S_VERSION=none "$K3S_VM" start
+  fails_with 2 'k3s-vm configure VM_DISK=20' env VM_DISK=12 K3S_VERSION=none "$K3S_VM"
+  diff <(echo "$before") <(snapshot_but_lock)
+}
+
 @test "list without VMs is empty and fine" {
   run -0 --separate-stderr "$K3S_VM" list
   [ -z "$output" ]

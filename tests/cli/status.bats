@@ -6,13 +6,13 @@ load ../lib/common
 UUID=aaaaaaaa-97d4-4c5e-8f11-2b3c4d5e6f70
 
 setup() {
-  skip_unless "qemu-system-x86_64, python3 and openssl" command -v qemu-system-x86_64 python3 openssl
+  skip_unless "python3 and openssl" command -v python3 openssl
   skip_unless jq command -v jq
   setup_project
   fake_vm "$UUID"
   API=$SCRATCH/api
   mkdir -p "$API" web/.kube
-  start_qemu
+  fake_qemu "$UUID"
   coproc SERVER { exec python3 "$ROOT/tests/lib/api_server.py" "$API" 3>&-; }
   read -r API_SERVER_PORT <&"${SERVER[0]}"
   [ -n "$API_SERVER_PORT" ]
@@ -21,28 +21,7 @@ setup() {
 
 teardown() {
   stop_server
-  stop_qemu
-}
-
-start_qemu() {
-  local runtime=$XDG_RUNTIME_DIR/k3s-vm/${UUID:0:12}
-  mkdir -p "$runtime"
-  chmod 0700 "$XDG_RUNTIME_DIR/k3s-vm" "$runtime"
-  qemu-system-x86_64 -name guest=k3s-vm-shop,process=qemu-k3s-vm -uuid "$UUID" -machine none -display none \
-    -monitor none -serial none -pidfile "$PROJECT/.k3s-vm/vm.pid" \
-    -chardev "socket,id=qmp,path=$runtime/qmp.sock,server=on,wait=off" -mon chardev=qmp,mode=control 3>&- &
-  QEMU=$!
-  for _ in {1..100}; do
-    [ "$("$K3S_VM" --json status | jq -r .state)" = running ] && return
-    read -rt 0.1 <> <(:) || :
-  done
-  return 1
-}
-
-stop_qemu() {
-  [ -z "${QEMU:-}" ] || kill "$QEMU" 2>/dev/null || :
-  [ -z "${QEMU:-}" ] || wait "$QEMU" || :
-  QEMU=
+  end_fake_qemu
 }
 
 stop_server() {
@@ -112,8 +91,8 @@ api_line() {
   kept=$XDG_RUNTIME_DIR/k3s-vm/${UUID:0:12}/health.json
   [ "$(api_line --verbose)" = '  api         ready' ]
   cp "$kept" "$SCRATCH/kept"
-  stop_qemu
-  start_qemu
+  end_fake_qemu
+  fake_qemu "$UUID"
   echo 2 >"$API/delay"
   cp "$SCRATCH/kept" "$kept"
   [[ $(api_line) == *'none before'* ]]

@@ -67,6 +67,33 @@ fake_vm() {
 END
 }
 
+# fake_qemu [UUID]: a QEMU without a machine, which is the running VM of the project that fake_vm made; $QEMU is its PID.
+fake_qemu() {
+  local uuid=${1:-01234567-89ab-4cde-8f01-23456789abcd} runtime
+  runtime=$XDG_RUNTIME_DIR/k3s-vm/${uuid:0:12}
+  skip_unless qemu-system-x86_64 command -v qemu-system-x86_64
+  mkdir -p "$runtime"
+  chmod 0700 "$XDG_RUNTIME_DIR/k3s-vm" "$runtime"
+  qemu-system-x86_64 -name guest=k3s-vm-shop,process=qemu-k3s-vm -uuid "$uuid" -machine none -display none \
+    -monitor none -serial none -pidfile "$PROJECT/.k3s-vm/vm.pid" \
+    -chardev "socket,id=qmp,path=$runtime/qmp.sock,server=on,wait=off" -mon chardev=qmp,mode=control 3>&- &
+  QEMU=$!
+  for _ in {1..100}; do
+    [[ $("$K3S_VM" status) == *': running'* ]] && return
+    read -rt 0.1 <> <(:) || :
+  done
+  echo "the QEMU without a machine does not start" >&2
+  return 1
+}
+
+# For teardown, and for a VM that ends.
+end_fake_qemu() {
+  [ -n "${QEMU:-}" ] || return 0
+  kill "$QEMU" 2>/dev/null || :
+  wait "$QEMU" || :
+  QEMU=
+}
+
 # skip_unless "what is needed" COMMAND…: skips when the command fails.
 skip_unless() {
   local what=$1

@@ -78,6 +78,43 @@ static void what_needs_the_host_is_noticed(_unused_ void **state) {
         assert_parsed("get cp", "get:");
 }
 
+static bool needs_server(const char *line) {
+        _cleanup_strv_ struct strv words = {0};
+        strv_split(&words, line, " ");
+        struct kubectl_arguments a;
+        kubectl_arguments_parse(&words, &a);
+        bool needs = a.needs_server;
+        kubectl_arguments_clear(&a);
+        return needs;
+}
+
+static void what_kubectl_does_alone_is_told_from_what_needs_the_server(_unused_ void **state) {
+        static const char *const alone[] = {"",
+                                            "--help",
+                                            "get --help",
+                                            "version --client",
+                                            "config view",
+                                            "-n x config set-context --current --namespace=y",
+                                            "completion bash",
+                                            "help get",
+                                            "kustomize folder",
+                                            "plugin list",
+                                            "options",
+                                            "__complete get po",
+                                            "create deployment web --image=web --dry-run=client -o yaml",
+                                            "get pods --kubeconfig /elsewhere",
+                                            "--server=https://elsewhere get pods"};
+        static const char *const with_server[] = {"get pods",          "version",
+                                                  "api-resources",     "cluster-info",
+                                                  "-n config get po",  "apply -f x --dry-run=server",
+                                                  "exec pod -- ls -h", "exec pod -- --help",
+                                                  "explain pods"};
+        for (size_t i = 0; i < ELEMENTSOF(alone); i++)
+                assert_false(needs_server(alone[i]));
+        for (size_t i = 0; i < ELEMENTSOF(with_server); i++)
+                assert_true(needs_server(with_server[i]));
+}
+
 static void words_reach_the_guests_shell_as_they_are(_unused_ void **state) {
         _cleanup_strv_ struct strv words = {0};
         strv_push(&words, "time");
@@ -99,6 +136,7 @@ int main(void) {
                         cmocka_unit_test(other_options_that_look_alike_name_no_file),
                         cmocka_unit_test(an_option_without_its_value_is_left_to_kubectl),
                         cmocka_unit_test(what_needs_the_host_is_noticed),
+                        cmocka_unit_test(what_kubectl_does_alone_is_told_from_what_needs_the_server),
                         cmocka_unit_test(words_reach_the_guests_shell_as_they_are),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
