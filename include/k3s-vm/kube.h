@@ -30,6 +30,9 @@ int kubeconfig_read(const char *path, struct kubeconfig **ret, struct error *err
  * https://127.0.0.1:@port, and cluster, user and context are called @name. What a guest sent is never used without
  * this step, since a kubeconfig can name programs that kubectl runs. */
 int kubeconfig_adapt(struct kubeconfig *k, uint16_t port, const char *name, struct error *err);
+/* Gives the current context of @k the namespace that the current context in the file at @path has, where that file is
+ * of the same cluster, by its authority: `kubectl config set-context --current --namespace=x` outlasts a new start. */
+void kubeconfig_keep_namespace(struct kubeconfig *k, const char *path);
 /* Written 0600, atomically, its folder created 0700. Unchanged contents are not written again. */
 int kubeconfig_write(const struct kubeconfig *k, const char *path, struct error *err);
 

@@ -193,6 +193,31 @@ int kubeconfig_adapt(struct kubeconfig *k, uint16_t port, const char *name, stru
         return 0;
 }
 
+/* The current context; it is there, as it was looked for when @k was read. */
+static struct json *current_context(const struct kubeconfig *k) {
+        const char *name = json_string(json_get(k->document, "current-context"));
+        struct json *item = json_first(json_get(k->document, "contexts"));
+        while (item && !str_eq(json_string(json_get(item, "name")), name))
+                item = json_next(item);
+        return json_get(item, "context");
+}
+
+/* A DNS label, as the API wants it (RFC 1123). */
+static bool is_namespace(const char *s) {
+        size_t len = s ? strlen(s) : 0;
+        return len > 0 && len <= 63 && s[strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-")] == '\0' && s[0] != '-' &&
+               s[len - 1] != '-';
+}
+
+void kubeconfig_keep_namespace(struct kubeconfig *k, const char *path) {
+        _cleanup_kubeconfig_ struct kubeconfig *before = NULL;
+        if (kubeconfig_read(path, &before, NULL) < 0 || !str_eq(before->ca_pem, k->ca_pem))
+                return;
+        const char *namespace = json_string(json_get(current_context(before), "namespace"));
+        if (is_namespace(namespace))
+                json_set_string(current_context(k), "namespace", namespace);
+}
+
 /* Whether @path is a private file that holds @text already. */
 static bool is_written(const char *path, const char *text) {
         struct stat st;

@@ -211,6 +211,7 @@ static int keep_kubeconfig(struct wait *w, struct error *err) {
         if (r < 0)
                 return err_wrap(err, r, "cannot read the cluster's kubeconfig");
         _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
+        kubeconfig_keep_namespace(w->kubeconfig, path);
         return kubeconfig_write(w->kubeconfig, path, err);
 }
 

@@ -225,6 +225,56 @@ static void writing_is_private_and_leaves_equal_files_alone(void **state _unused
         assert_int_equal(fs_remove_tree(dir, NULL), 0);
 }
 
+/* What the file at @path holds after a start that finds it there, when the cluster's authority is @authority. */
+static struct kubeconfig *start_again(const char *path, const char *authority) {
+        _cleanup_kubeconfig_ struct kubeconfig *k = parse_k3s();
+        struct kubeconfig *again = NULL;
+        assert_int_equal(kubeconfig_adapt(k, 7443, "shop", NULL), 0);
+        free(k->ca_pem);
+        k->ca_pem = xstrdup(authority);
+        kubeconfig_keep_namespace(k, path);
+        _cleanup_free_ char *text = json_print(k->document, true);
+        assert_int_equal(kubeconfig_parse(text, strlen(text), &again, NULL), 0);
+        return again;
+}
+
+static const char *namespace_of(const struct kubeconfig *k) {
+        return json_string(json_get(json_first(json_get(k->document, "contexts")), "context", "namespace"));
+}
+
+static void the_user_s_namespace_outlasts_a_start_and_nothing_else_does(void **state _unused_) {
+        _cleanup_free_ char *dir = NULL;
+        assert_int_equal(fs_mkdtemp("/tmp", "k3s-vm-kubeconfig", &dir, NULL), 0);
+        _cleanup_free_ char *path = path_join(dir, "config");
+        _cleanup_kubeconfig_ struct kubeconfig *k = parse_k3s();
+        assert_int_equal(kubeconfig_adapt(k, 6443, "shop", NULL), 0);
+        struct json *context = json_get(json_first(json_get(k->document, "contexts")), "context");
+        json_set_string(context, "namespace", "team-a");
+        json_set_string(context, "extra", "evil");
+        assert_int_equal(kubeconfig_write(k, path, NULL), 0);
+
+        _cleanup_kubeconfig_ struct kubeconfig *again = start_again(path, certificate);
+        assert_string_equal(namespace_of(again), "team-a");
+        assert_string_equal(again->server, "https://127.0.0.1:7443");
+        _cleanup_free_ char *text = json_print(again->document, false);
+        assert_null(strstr(text, "evil"));
+
+        _cleanup_kubeconfig_ struct kubeconfig *other = start_again(path, key); /* a cluster that was made anew */
+        assert_null(namespace_of(other));
+
+        static const char *const junk[] = {"", "Team", "a b", "-a", "a/b", "a\nb"};
+        for (size_t i = 0; i < ELEMENTSOF(junk); i++) {
+                json_set_string(context, "namespace", junk[i]);
+                assert_int_equal(kubeconfig_write(k, path, NULL), 0);
+                _cleanup_kubeconfig_ struct kubeconfig *without = start_again(path, certificate);
+                assert_null(namespace_of(without));
+        }
+        assert_int_equal(unlink(path), 0);
+        _cleanup_kubeconfig_ struct kubeconfig *first = start_again(path, certificate);
+        assert_null(namespace_of(first));
+        assert_int_equal(fs_remove_tree(dir, NULL), 0);
+}
+
 static void reading_names_the_file(void **state _unused_) {
         _cleanup_free_ char *dir = NULL;
         assert_int_equal(fs_mkdtemp("/tmp", "k3s-vm-kubeconfig", &dir, NULL), 0);
@@ -250,6 +300,7 @@ int main(void) {
                         cmocka_unit_test(adapting_names_everything_and_points_to_the_port),
                         cmocka_unit_test(nothing_that_kubectl_would_run_gets_through),
                         cmocka_unit_test(writing_is_private_and_leaves_equal_files_alone),
+                        cmocka_unit_test(the_user_s_namespace_outlasts_a_start_and_nothing_else_does),
                         cmocka_unit_test(reading_names_the_file),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
