@@ -6,6 +6,7 @@
  * runs it, and shows its error: the only place where one is shown and the only exit.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -174,7 +175,16 @@ static int run(struct context *ctx, char **argv, struct error *err) {
         return r;
 }
 
+/* The number of a closed one would go to the next socket or file, which output would then be written to. What is opened
+ * in its place is of as little use. */
+static void open_standard_descriptors(void) {
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+                if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+                        _exit(ERR_HOST);
+}
+
 int main(int argc, char **argv) {
+        open_standard_descriptors();
         setlocale(LC_CTYPE, "");
         /* A closed pipe or a guest that hangs up is an error of one write, not the end of the program. */
         signal(SIGPIPE, SIG_IGN);

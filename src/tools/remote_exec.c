@@ -150,6 +150,12 @@ static int open_channel(struct run *run, const char *command, struct error *err)
 
 /* Moving bytes. Each step returns 1 when it did something, 0 when it could not, or a negative errno. */
 
+/* As a shell shows the end of a command whose reader went away. */
+static int reader_gone(struct run *run) {
+        run->status = 128 + SIGPIPE;
+        return -EPIPE;
+}
+
 static int flush_sink(struct run *run, int i) {
         struct sink *sink = &run->sinks[i];
         if (sink->len == 0 || !run->sink_ready[i])
@@ -257,7 +263,7 @@ static void on_signals(struct run *run) {
         }
 }
 
-/* Waits for anything that lets run_step() go on. */
+/* Waits for anything that lets run_step() go on. -EPIPE: the reader of stdout is gone. */
 static int run_wait(struct run *run, struct error *err) {
         int flags = libssh.ssh_get_poll_flags(run->remote->session);
         struct source *source = &run->source;
@@ -265,7 +271,8 @@ static int run_wait(struct run *run, struct error *err) {
         struct pollfd pfds[] = {
                         {.fd = run->remote->fd, .events = (short)(POLLIN | (flags & SSH_WRITE_PENDING ? POLLOUT : 0))},
                         {.fd = wants_input ? source->fd : -1, .events = POLLIN},
-                        {.fd = run->sinks[0].len > 0 ? run->sinks[0].fd : -1, .events = POLLOUT},
+                        /* Watched without anything to write as well, for a reader that goes away. */
+                        {.fd = run->sinks[0].fd, .events = run->sinks[0].len > 0 ? POLLOUT : 0},
                         {.fd = run->sinks[1].len > 0 ? run->sinks[1].fd : -1, .events = POLLOUT},
                         {.fd = run->signal_fd, .events = POLLIN},
                         /* With signals of its own, a run deals with them first. */
@@ -291,7 +298,9 @@ static int run_wait(struct run *run, struct error *err) {
         run->sink_ready[1] = pfds[3].revents != 0;
         if (pfds[4].revents)
                 on_signals(run);
-        return 0;
+        if (!(pfds[2].revents & POLLERR) || run->sinks[0].len > 0)
+                return 0;
+        return run->interrupted ? err_set(err, ERR_INTERRUPTED, ECANCELED, "interrupted") : reader_gone(run);
 }
 
 /* One round over everything. 1 when something moved, 0 when all wait, or a negative errno. */
@@ -303,11 +312,8 @@ static int run_step(struct run *run, struct error *err) {
         libssh.ssh_event_dopoll(run->remote->event, 0);
         for (int i = 0; i < 2; i++) {
                 int r = flush_sink(run, i);
-                if (r == -EPIPE) {
-                        /* As a shell shows the end of a command whose reader went away. */
-                        run->status = 128 + SIGPIPE;
-                        return -EPIPE;
-                }
+                if (r == -EPIPE)
+                        return reader_gone(run);
                 if (r < 0)
                         return err_errno(err, -r, "cannot write the command's output");
                 moved |= r;
@@ -344,6 +350,8 @@ static int run_to_end(struct run *run, const char *command, int *ret_status, str
                            libssh.ssh_channel_is_closed(run->channel))
                         break;
                 r = run_wait(run, err);
+                if (r == -EPIPE)
+                        break;
                 if (r < 0)
                         return r;
         }

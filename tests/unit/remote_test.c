@@ -480,6 +480,18 @@ static void a_reader_that_goes_away_ends_the_command(_unused_ void **state) {
         assert_int_equal(child_end(&c), 128 + SIGPIPE);
 }
 
+static void a_reader_that_goes_away_ends_a_silent_command_at_once(_unused_ void **state) {
+        needs_sshd();
+        struct child c = spawn_stdio("echo ready; exec sleep 20");
+        char some[6];
+        assert_int_equal(read(c.out, some, 6), 6);
+        uint64_t before = now_ms();
+        closep_(&c.out);
+        c.out = -1;
+        assert_int_equal(child_end(&c), 128 + SIGPIPE);
+        assert_in_range(now_ms() - before, 0, 3000);
+}
+
 static void sigterm_ends_the_command(_unused_ void **state) {
         needs_sshd();
         struct child c = spawn_stdio("echo ready; exec sleep 30");
@@ -586,6 +598,7 @@ int main(void) {
                         cmocka_unit_test(exec_passes_this_process_s_descriptors_through),
                         cmocka_unit_test(a_slow_reader_gets_everything_while_input_flows),
                         cmocka_unit_test(a_reader_that_goes_away_ends_the_command),
+                        cmocka_unit_test(a_reader_that_goes_away_ends_a_silent_command_at_once),
                         cmocka_unit_test(sigterm_ends_the_command),
                         cmocka_unit_test(a_terminal_has_its_size_follows_it_and_is_put_back),
         };

@@ -26,6 +26,16 @@ teardown() { vm_teardown; }
   [ "$("$K3S_VM" exec -- cat /var/word)" = kept ]
 }
 
+@test "exec ends with the reader of its output, and writes to no other descriptor where it has none" {
+  "$K3S_VM"
+  SECONDS=0
+  [ "$("$K3S_VM" exec -- sh -c 'seq 100; sleep 30' | head -n 1)" = 1 ]
+  [ "$SECONDS" -lt 15 ]
+  run bash -c '"$0" exec -- echo hello >&-' "$K3S_VM"
+  [ "$status" -eq 1 ]
+  [[ $output == *"cannot write the command's output"* ]]
+}
+
 @test "a start of a running VM says so and changes nothing" {
   "$K3S_VM"
   pid=$(vm_pid)
