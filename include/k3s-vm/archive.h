@@ -28,6 +28,7 @@ struct archive_entry {
 };
 /* An ISO 9660 image with Rock Ridge and Joliet, volume name @volume (at most 32 characters; upper-cased in the ISO's
  * own descriptor), owner root, times zero, in the order of @entries. Written to a temporary name, mode 0644, and
- * renamed. While it is written, the contents take as much room again in $TMPDIR (/tmp). */
+ * renamed. While it is written, the contents take as much room again in $TMPDIR (/tmp), in
+ * a file without a name. What writers that were killed have left beside @path is removed. */
 int archive_write_iso(const char *path, const char *volume, const struct archive_entry *entries, size_t n,
                       struct error *err);

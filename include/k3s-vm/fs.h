@@ -66,6 +66,15 @@ void fs_lock_note(int fd, const char *text);
 /* A unique folder below @parent, 0700; the caller frees the path and removes the tree. */
 int fs_mkdtemp(const char *parent, const char *prefix, char **ret_path, struct error *err);
 
+/* For what is under way and has a temporary name: whoever makes it holds it, and so shows that it is not left over from
+ * a program that was killed. The hold goes with the descriptor. */
+void fs_hold(int fd);
+int fs_hold_path(const char *path); /* a descriptor that holds the folder or file, or -1 */
+/* Removes the files and folders in @folder_fd whose names begin with @prefix and end with @suffix, that are this
+ * user's, and that nobody holds. */
+void fs_sweep(int folder_fd, const char *prefix, const char *suffix);
+void fs_sweep_path(const char *folder, const char *prefix, const char *suffix);
+
 /* Where @name is on PATH, or NULL. The caller frees. */
 char *fs_find_program(const char *name);
 

@@ -13,6 +13,7 @@
 #include <k3s-vm/interrupt.h>
 
 #define LOCK_RETRY_MS 20
+#define SWEEP_AGE_S 10
 
 char *path_join_(const char *first, ...) {
         _cleanup_buf_ struct buf b = BUF_INIT(0);
@@ -296,6 +297,41 @@ int fs_mkdtemp(const char *parent, const char *prefix, char **ret_path, struct e
                 return err_errno(err, errno, "cannot create a temporary folder in %s", parent);
         *ret_path = TAKE_PTR(path);
         return 0;
+}
+
+void fs_hold(int fd) {
+        while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
+                ; /* where there are no locks, age has to do */
+}
+
+int fs_hold_path(const char *path) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd >= 0)
+                fs_hold(fd);
+        return fd;
+}
+
+/* Whether the program that made it is gone. One that has only just made it may not hold it yet. */
+static bool is_left_over(int folder_fd, const char *name) {
+        _cleanup_close_ int fd = openat(folder_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        struct stat st;
+        return fd >= 0 && fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) &&
+               st.st_uid == geteuid() && st.st_mtime + SWEEP_AGE_S < time(NULL) && flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+void fs_sweep(int folder_fd, const char *prefix, const char *suffix) {
+        int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_closedir_ DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+        for (struct dirent *entry; dir && (entry = readdir(dir));)
+                if (str_starts(entry->d_name, prefix) && str_ends(entry->d_name, suffix) &&
+                    is_left_over(folder_fd, entry->d_name))
+                        remove_at(folder_fd, entry->d_name);
+}
+
+void fs_sweep_path(const char *folder, const char *prefix, const char *suffix) {
+        _cleanup_close_ int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0)
+                fs_sweep(fd, prefix, suffix);
 }
 
 char *fs_find_program(const char *name) {

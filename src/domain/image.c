@@ -173,6 +173,7 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         r = fs_mkdtemp(folder, ".building", &work, err);
         if (r < 0)
                 return r;
+        _cleanup_close_ int hold _unused_ = fs_hold_path(work);
         _cleanup_free_ char *log_path = xasprintf("%s.log", final);
         r = run_builder(b, scripts, work, log_path, err);
         _cleanup_free_ char *complete = path_join(work, b->builder->complete);
@@ -188,20 +189,6 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         if (r < 0)
                 fs_remove_tree(work, NULL);
         return r;
-}
-
-/* Removes what builds that were killed have left; their lock is not held any more. */
-static void sweep_leftovers(const char *folder) {
-        _cleanup_closedir_ DIR *dir = opendir(folder);
-        for (struct dirent *entry; dir && (entry = readdir(dir));) {
-                if (!str_starts(entry->d_name, ".building.") && !str_starts(entry->d_name, ".scripts."))
-                        continue;
-                _cleanup_free_ char *path = path_join(folder, entry->d_name);
-                struct stat st;
-                /* Another build of another result may be under way: only what is a day old is surely nobody's. */
-                if (lstat(path, &st) == 0 && st.st_mtime + 24 * 3600 < (time_t)(wall_ms() / 1000))
-                        fs_remove_tree(path, NULL);
-        }
 }
 
 static int ensure_locked(struct build *b, const char *scripts, const char *folder, char **ret_dir, bool *ret_built,
@@ -226,7 +213,7 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
                 if (r < 0)
                         return r;
                 if (!fs_exists(complete)) {
-                        sweep_leftovers(folder);
+                        fs_sweep_path(folder, ".building.", "");
                         b->phase = progress_begin(b->progress, b->builder->name, "building the %s", b->builder->text);
                         r = build_into(b, scripts, folder, final, err);
                         progress_end(b->progress, b->phase, r == 0, r == 0 ? "built the %s" : "the %s was not built",
@@ -236,6 +223,7 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
         }
         if (r < 0)
                 return r;
+        utimensat(AT_FDCWD, final, NULL, 0); /* used now: see cache.h */
         *ret_dir = TAKE_PTR(final);
         if (ret_built)
                 *ret_built = built;
@@ -258,9 +246,11 @@ int image_ensure(const struct project *p, const struct image_builder *builder, s
         if (r < 0)
                 return r;
         _cleanup_free_ char *scripts = NULL;
+        fs_sweep_path(folder, ".scripts.", "");
         r = fs_mkdtemp(folder, ".scripts", &scripts, err);
         if (r < 0)
                 return r;
+        _cleanup_close_ int hold _unused_ = fs_hold_path(scripts);
         r = archive_unpack(k3s_vm_embedded_start, (size_t)(k3s_vm_embedded_end - k3s_vm_embedded_start),
                            builder->prefix, scripts, err);
         if (r == 0)

@@ -144,9 +144,11 @@ static char *binary_version(const char *path) {
 
 static int read_service(const struct project *p, struct buf *ret, struct error *err) {
         _cleanup_free_ char *folder = NULL;
-        int r = fs_mkdtemp(p->cache_dir, "payload", &folder, err);
+        fs_sweep_path(p->cache_dir, ".payload.", "");
+        int r = fs_mkdtemp(p->cache_dir, ".payload", &folder, err);
         if (r < 0)
                 return r;
+        _cleanup_close_ int hold _unused_ = fs_hold_path(folder);
         _cleanup_free_ char *path = path_join(folder, "systemd", "k3s.service");
         r = archive_unpack(k3s_vm_embedded_start, (size_t)(k3s_vm_embedded_end - k3s_vm_embedded_start), "payload/k3s",
                            folder, err);
@@ -209,18 +211,23 @@ static int write_image(const struct project *p, const struct archive_entry *entr
                 r = fs_mkdir_p(folder, 0755, err);
                 if (r == 0)
                         r = fs_free_bytes(folder, &room, err);
-                if (r == 0 && room < size + ROOM_TO_SPARE) {
-                        _cleanup_free_ char *need = str_bytes(size + ROOM_TO_SPARE), *have = str_bytes(room);
+                /* While it is written, libarchive has a copy of all that goes into it. */
+                uint64_t needed = 2 * size + ROOM_TO_SPARE;
+                if (r == 0 && room < needed) {
+                        _cleanup_free_ char *need = str_bytes(needed), *have = str_bytes(room);
                         r = err_set(err, ERR_HOST, ENOSPC,
                                     "no room for the K3s image: it needs %s in %s, where %s are free", need, folder,
                                     have);
+                        err_hint(err, "free some space, or set XDG_CACHE_HOME to a folder on a larger disk");
                 }
                 if (r == 0)
                         r = archive_write_iso(path, "K3S", entries, n, err);
         }
-        if (r == 0)
-                *ret_path = TAKE_PTR(path);
-        return r;
+        if (r < 0)
+                return r;
+        utimensat(AT_FDCWD, path, NULL, 0); /* used now: see cache.h */
+        *ret_path = TAKE_PTR(path);
+        return 0;
 }
 
 /* Fills in the image path of @payload, whose other members are set. */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <k3s-vm/cache.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
@@ -145,6 +146,25 @@ static void *guest_thread(void *userdata) {
         return NULL;
 }
 
+/* libarchive copies what goes into an image to $TMPDIR while it writes it, and a folder for temporary files may be a
+ * small disk in memory. Beside the image there is the room that was looked for. Set and taken back while there is one
+ * thread: an environment cannot be changed under the others. */
+static char *move_temporary_files(const struct project *p) {
+        const char *before = getenv("TMPDIR");
+        char *saved = xstrdup(before);
+        if (fs_mkdir_p(p->cache_dir, 0755, NULL) == 0)
+                setenv("TMPDIR", p->cache_dir, 1);
+        return saved;
+}
+
+static void restore_temporary_files(char **saved) {
+        if (*saved)
+                setenv("TMPDIR", *saved, 1);
+        else
+                unsetenv("TMPDIR");
+        free(*saved);
+}
+
 static int ensure_images(const struct lifecycle *l, struct state *s, struct error *err) {
         bool need_guest = !guest_is_there(s);
         bool need_payload = s->payload_path ? !fs_exists(s->payload_path) : !s->payload_name && !s->payload_none;
@@ -155,6 +175,7 @@ static int ensure_images(const struct lifecycle *l, struct state *s, struct erro
                 if (r < 0)
                         return r;
         }
+        _cleanup_(restore_temporary_files) char *saved _unused_ = move_temporary_files(l->project);
         struct guest_job job = {.l = l, .s = s, .err = ERROR_INIT};
         pthread_t thread;
         bool threaded = need_guest && need_payload && pthread_create(&thread, NULL, guest_thread, &job) == 0;
@@ -307,6 +328,7 @@ int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struc
                 r = registry_put(l->project, s, err);
         if (r < 0)
                 return r;
+        cache_prune(l->project, l->progress);
         *ret_state = TAKE_PTR(s);
         return 0;
 }

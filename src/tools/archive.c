@@ -447,10 +447,12 @@ int archive_write_iso(const char *path, const char *volume, const struct archive
         if (r < 0)
                 return r;
         _cleanup_free_ char *parent = path_parent(path);
-        _cleanup_free_ char *temporary = xasprintf("%s/.%s.XXXXXX", parent, path_base(path));
-        _cleanup_close_ int fd = mkostemp(temporary, O_CLOEXEC);
+        _cleanup_free_ char *temporary = xasprintf("%s/.%s.XXXXXX.part", parent, path_base(path));
+        fs_sweep_path(parent, ".", ".part");
+        _cleanup_close_ int fd = mkostemps(temporary, strlen(".part"), O_CLOEXEC);
         if (fd < 0)
                 return err_errno(err, errno, "cannot write %s", path);
+        fs_hold(fd);
         r = write_image(fd, volume, entries, n, err);
         if (r == 0)
                 r = archive_iso_pin(fd, err);

@@ -146,6 +146,10 @@ char *copy_temporary_name(void) {
         return xasprintf(".k3s-vm-%s.part", random);
 }
 
+void copy_sweep(int dir_fd) {
+        fs_sweep(dir_fd, ".k3s-vm-", ".part");
+}
+
 bool copy_guest_is(sftp_attributes a, mode_t type) {
         return a && (a->flags & SSH_FILEXFER_ATTR_PERMISSIONS) && (a->permissions & S_IFMT) == type;
 }

@@ -41,6 +41,8 @@ void copy_skipped(struct copy *c, const char *path, const char *why);
 
 /* A name for a file until it is whole; the caller frees. */
 char *copy_temporary_name(void);
+/* Removes what copies that were killed have left in a folder of this host. */
+void copy_sweep(int dir_fd);
 /* @guest as SFTP understands it. */
 const char *copy_guest_path(const char *guest);
 /* The last component of a path that may end in slashes, or NULL where that is no name ("/", "..", "."). The

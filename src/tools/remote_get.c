@@ -44,6 +44,8 @@ static int get_file(struct copy *c, const char *guest, mode_t mode, int dir_fd, 
                 return copy_failed(c, err, "read", guest);
         _cleanup_free_ char *temporary = copy_temporary_name();
         int fd = openat(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd >= 0)
+                fs_hold(fd);
         int r = fd < 0 ? err_errno(err, errno, "cannot write %s", name) : get_data(c, file, guest, fd, name, err);
         if (r == 0 && fchmod(fd, mode & 0777) < 0)
                 r = err_errno(err, errno, "cannot set the permissions of %s", name);
@@ -161,6 +163,8 @@ static int get_folder(struct copy *c, const char *guest, mode_t mode, int dir_fd
         _cleanup_(names_clear) struct names list = {0};
         int r = list_folder(c, guest, &list, err);
         c->depth++;
+        if (!made)
+                copy_sweep(fd);
         for (size_t i = 0; i < list.names.len && r == 0; i++) {
                 _cleanup_free_ char *path = path_join(guest, list.names.items[i]);
                 mode_t entry_mode = list.modes[i];
@@ -247,5 +251,6 @@ int remote_get(struct remote *r, const char *guest, const char *local, struct pr
                 if (fs_free_bytes(fs_is_dir(local) ? local : folder, &room, NULL) == 0 && room < a->size)
                         return err_errno(err, ENOSPC, "cannot write %s", local);
         }
+        copy_sweep(dir_fd);
         return get_entry(&c, guest, a->permissions, dir_fd, name, err);
 }

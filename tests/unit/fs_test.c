@@ -294,6 +294,39 @@ static void what_is_no_folder_of_this_user_is_not_private(void **state) {
         assert_int_equal(err.code, ERR_HOST);
 }
 
+/* As if it had been made a minute ago. */
+static void make_older(const char *path) {
+        const struct timespec times[2] = {{.tv_sec = time(NULL) - 60}, {.tv_sec = time(NULL) - 60}};
+        assert_int_equal(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
+static void what_killed_programs_left_is_swept_and_what_somebody_holds_is_not(void **state) {
+        _cleanup_free_ char *tree = path_join(*state, ".x.tree"), *in_tree = path_join(tree, "file"),
+                            *file = path_join(*state, ".x.file.part"), *held = path_join(*state, ".x.held"),
+                            *fresh = path_join(*state, ".x.new"), *other = path_join(*state, "y"),
+                            *outside = path_join(*state, "outside"), *link = path_join(*state, ".x.link");
+        assert_int_equal(mkdir(tree, 0700) | mkdir(held, 0700) | mkdir(fresh, 0700) | mkdir(outside, 0700), 0);
+        put(in_tree, "");
+        put(file, "");
+        put(other, "");
+        assert_int_equal(symlink(outside, link), 0);
+        const char *const old[] = {tree, file, held, other, outside, link};
+        for (size_t i = 0; i < ELEMENTSOF(old); i++)
+                make_older(old[i]);
+        {
+                _cleanup_close_ int hold = fs_hold_path(held);
+                assert_true(hold >= 0);
+                fs_sweep_path(*state, ".x.", ".part");
+                assert_true(fs_exists(tree) && !fs_exists(file));
+                fs_sweep_path(*state, ".x.", "");
+                assert_false(fs_exists(tree));
+                assert_true(fs_exists(held) && fs_exists(fresh) && fs_exists(other) && fs_exists(outside));
+        }
+        fs_sweep_path(*state, ".x.", "");
+        assert_false(fs_exists(held));
+        assert_int_equal(access(outside, F_OK), 0);
+}
+
 static void two_temporary_folders_are_never_the_same(void **state) {
         _cleanup_free_ char *a = NULL, *b = NULL, *missing = path_join(*state, "missing"), *c = NULL;
         assert_int_equal(fs_mkdtemp(*state, "t", &a, NULL), 0);
@@ -542,6 +575,7 @@ int main(void) {
                         TEST(a_private_folder_is_made_and_accepted_again),
                         TEST(a_folder_that_others_may_enter_or_its_owner_may_not_is_made_private),
                         TEST(what_is_no_folder_of_this_user_is_not_private),
+                        TEST(what_killed_programs_left_is_swept_and_what_somebody_holds_is_not),
                         TEST(two_temporary_folders_are_never_the_same),
                         TEST(a_tree_is_removed_and_what_its_links_lead_to_stays),
                         TEST(a_link_in_the_tree_s_place_is_removed_itself),

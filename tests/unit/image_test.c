@@ -322,20 +322,18 @@ static void waiting_for_another_build_can_be_interrupted(void **state) {
 
 /* Leftovers. */
 
-static void what_killed_builds_left_is_swept_after_a_day(void **state) {
+static void what_killed_builds_left_is_swept_by_the_next_one(void **state) {
         struct fixture *f = *state;
         _cleanup_free_ char *old = path_join(f->folder, ".building.old"),
-                            *recent = path_join(f->folder, ".scripts.new"), *foreign = path_join(f->folder, "older");
-        const char *const folders[] = {old, recent, foreign};
-        const time_t now = (time_t)(wall_ms() / 1000), times[] = {now - 25 * 3600, now - 23 * 3600, now - 99 * 3600};
-        for (size_t i = 0; i < ELEMENTSOF(folders); i++) {
-                const struct timespec ts[2] = {{.tv_sec = times[i]}, {.tv_sec = times[i]}};
-                assert_int_equal(mkdir(folders[i], 0700), 0);
-                assert_int_equal(utimensat(AT_FDCWD, folders[i], ts, 0), 0);
-        }
+                            *busy = path_join(f->folder, ".building.busy"), *foreign = path_join(f->folder, "older");
+        const struct timespec times[2] = {{.tv_sec = time(NULL) - 60}, {.tv_sec = time(NULL) - 60}};
+        assert_int_equal(mkdir(old, 0700) | mkdir(busy, 0700), 0);
+        assert_int_equal(utimensat(AT_FDCWD, old, times, 0) | utimensat(AT_FDCWD, busy, times, 0), 0);
+        _cleanup_close_ int hold _unused_ = fs_hold_path(busy);
+        assert_int_equal(mkdir(foreign, 0700) | utimensat(AT_FDCWD, foreign, times, 0), 0);
         free(ensure_new(f));
         assert_false(fs_exists(old));
-        assert_true(fs_exists(recent));
+        assert_true(fs_exists(busy));
         assert_true(fs_exists(foreign));
 }
 
@@ -354,7 +352,7 @@ int main(void) {
                         TEST(an_interrupted_build_leaves_nothing_running_or_built),
                         TEST(two_at_once_build_once),
                         TEST(waiting_for_another_build_can_be_interrupted),
-                        TEST(what_killed_builds_left_is_swept_after_a_day),
+                        TEST(what_killed_builds_left_is_swept_by_the_next_one),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

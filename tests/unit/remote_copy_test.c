@@ -483,6 +483,23 @@ static void a_full_disk_leaves_nothing_behind(void **state) {
         assert_int_equal(entries(s->here), 1);
 }
 
+static void what_a_killed_copy_left_here_is_removed_by_the_next(void **state) {
+        struct scene *s = scene(state);
+        _cleanup_free_ char *b = there(s, "b"), *a = here(s, "a"), *left = here(s, ".k3s-vm-0123456789abcdef.part"),
+                            *busy = here(s, ".k3s-vm-1123456789abcdef.part"), *theirs = here(s, "x.part");
+        const char *const files[] = {b, left, busy, theirs};
+        const struct timespec times[2] = {{.tv_sec = time(NULL) - 60}, {.tv_sec = time(NULL) - 60}};
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                write_text(files[i], "text\n", 0644);
+                assert_int_equal(utimensat(AT_FDCWD, files[i], times, 0), 0);
+        }
+        _cleanup_close_ int hold _unused_ = fs_hold_path(busy);
+        assert_int_equal(remote_get(s->remote, b, a, NULL, NULL, NULL), 0);
+        assert_text(a, "text\n");
+        assert_false(fs_exists(left));
+        assert_true(fs_exists(busy) && fs_exists(theirs));
+}
+
 static void a_server_that_dies_in_a_copy_leaves_nothing_behind(void **state) {
         struct scene *s = scene(state);
         /* The server, a process group of its own, ends once it has sent 300 kB. */
@@ -589,6 +606,7 @@ int main(int argc, char **argv) {
                         copy_test(what_is_missing_is_named),
                         copy_test(a_folder_in_a_file_s_place_is_not_replaced),
                         copy_test(a_full_disk_leaves_nothing_behind),
+                        copy_test(what_a_killed_copy_left_here_is_removed_by_the_next),
                         copy_test(a_server_that_dies_in_a_copy_leaves_nothing_behind),
                         copy_test(an_interruption_leaves_nothing_behind),
                         copy_test(names_that_lead_out_are_refused),
