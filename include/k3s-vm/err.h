@@ -40,7 +40,8 @@ void error_clear(struct error *err);
 /* Sets @err, dropping what it held, and returns -@errnum. An @errnum of 0 counts as EIO. */
 int err_set(struct error *err, enum err_code code, int errnum, const char *fmt, ...) _printf_(4, 5);
 
-/* As err_set() with ERR_FAILED, the message followed by ": " and strerror(@errnum). */
+/* As err_set() with ERR_FAILED (ERR_HOST where a file system is full or read-only), the message followed by ": " and
+ * strerror(@errnum). */
 int err_errno(struct error *err, int errnum, const char *fmt, ...) _printf_(3, 4);
 
 /* Puts "prefix: " before the message and returns @r, the negative errno that came with it, so that a caller can

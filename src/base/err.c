@@ -85,7 +85,9 @@ int err_errno(struct error *err, int errnum, const char *fmt, ...) {
         va_start(ap, fmt);
         _cleanup_free_ char *what = xvasprintf(fmt, ap);
         va_end(ap);
-        return set_message(err, ERR_FAILED, errnum, xasprintf("%s: %s", what, strerror(errnum ? errnum : EIO)));
+        bool host = errnum == ENOSPC || errnum == EDQUOT || errnum == EROFS;
+        return set_message(err, host ? ERR_HOST : ERR_FAILED, errnum,
+                           xasprintf("%s: %s", what, strerror(errnum ? errnum : EIO)));
 }
 
 int err_wrap(struct error *err, int r, const char *fmt, ...) {

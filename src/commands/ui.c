@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -282,11 +283,25 @@ static void print_block(const char *prefix, const char *text) {
         }
 }
 
+/* What mends an error of the system that can meet any command at any write; NULL: that depends. */
+static const char *usual_hint(int errnum) {
+        switch (errnum) {
+        case ENOSPC:
+        case EDQUOT:
+                return "make room on that file system (see df -h), then run the same command again";
+        case EROFS:
+                return "that file system is read-only; use a folder that can be written to: k3s-vm --project DIR";
+        default:
+                return NULL;
+        }
+}
+
 void ui_error(const struct error *err) {
+        const char *hint = err->hint && *err->hint ? err->hint : usual_hint(err->errnum);
         fprintf(stderr, "%sk3s-vm: %s%s\n", ui_style(STDERR_FILENO, UI_RED), err->message ? err->message : "it failed",
                 ui_style(STDERR_FILENO, UI_PLAIN));
         if (err->detail && *err->detail)
                 print_block("    | ", err->detail);
-        if (err->hint && *err->hint)
-                print_block("  mend it: ", err->hint);
+        if (hint)
+                print_block("  mend it: ", hint);
 }

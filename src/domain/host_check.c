@@ -311,8 +311,14 @@ static void check_disk(struct survey *s) {
         last->result = CHECK_WARNING;
 }
 
+/* Whether both guest and Kubernetes are given, as a folder and as a program or not at all. */
+static bool all_is_given(const struct survey *s) {
+        const struct config *c = s->config;
+        return c && strchr(c->flavor, '/') && (strchr(c->k3s_version, '/') || str_eq(c->k3s_version, "none"));
+}
+
 static void check_cache(struct survey *s) {
-        if (has_guest(s))
+        if (has_guest(s) || all_is_given(s))
                 check_room(s, "cache", s->project->cache_dir, 0, "", NULL);
         else
                 check_room(s, "cache", s->project->cache_dir, BUILD_BYTES, "the first build",

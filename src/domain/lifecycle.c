@@ -105,6 +105,17 @@ static int save_intent(const struct lifecycle *l, struct state *s, const char *i
         return state_save(l->project, s, err);
 }
 
+/* The intent "stopped", on a full disk too: stopping and destroying VMs is how room is made. A VM that comes down in
+ * order, or under a command's lock, stays down without it. */
+static int save_stopped(const struct lifecycle *l, struct state *s, struct error *err) {
+        int r = save_intent(l, s, "stopped", err);
+        if (r != -ENOSPC && r != -EDQUOT)
+                return r;
+        progress_warn(l->progress, "the disk of the project is full: %s is not up to date", l->project->state_path);
+        error_clear(err);
+        return 0;
+}
+
 /* Builds the command line and has a supervisor start QEMU with it. */
 static int launch(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
         const struct project *p = l->project;
@@ -249,7 +260,7 @@ int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how
                 err_hint(err, "start it: k3s-vm start");
                 return r;
         }
-        int r = save_intent(l, s, "stopped", err);
+        int r = save_stopped(l, s, err);
         if (r < 0)
                 return r;
         unsigned grace_ms = l->timeout_ms ? l->timeout_ms : SHUTDOWN_GRACE_MS;
@@ -278,7 +289,7 @@ int lifecycle_destroy(const struct lifecycle *l, bool all, struct error *err) {
                 return err_set(err, ERR_NO_VM, ENOENT, "the project %s has no VM", p->root);
 
         _cleanup_process_ struct process vm = PROCESS_INIT;
-        r = s ? save_intent(l, s, "stopped", err) : 0;
+        r = s ? save_stopped(l, s, err) : 0;
         if (r == 0 && vm_find(p, s, &vm, NULL) == 0)
                 r = vm_end(p, s, &vm, false, 0, l->progress, err);
         else if (r == 0)

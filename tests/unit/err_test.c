@@ -128,8 +128,20 @@ static void nothing_duplicated_is_nothing(void **state _unused_) {
         assert_non_null(grown);
 }
 
+static void a_full_or_read_only_disk_is_what_the_host_lacks(_unused_ void **state) {
+        static const int of_the_host[] = {ENOSPC, EDQUOT, EROFS};
+        _cleanup_error_ struct error err = ERROR_INIT;
+        for (size_t i = 0; i < ELEMENTSOF(of_the_host); i++) {
+                assert_int_equal(err_errno(&err, of_the_host[i], "x"), -of_the_host[i]);
+                assert_int_equal(err.code, ERR_HOST);
+        }
+        err_errno(&err, EACCES, "x");
+        assert_int_equal(err.code, ERR_FAILED);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                        cmocka_unit_test(a_full_or_read_only_disk_is_what_the_host_lacks),
                         cmocka_unit_test(setting_gives_code_message_and_the_negative_errno),
                         cmocka_unit_test(an_errno_of_nothing_counts_as_eio),
                         cmocka_unit_test(setting_again_drops_message_hint_and_detail),
