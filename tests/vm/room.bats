@@ -44,7 +44,8 @@ lacks() {
 # tree DIR: what is there, but the lock and who held it last.
 tree() { (cd "$1" && find . -type f ! -name lock ! -name filler -exec sha256sum {} + | sort -k 2); }
 
-stop_at_end() { trap '"$K3S_VM" --project "$PROJECT" stop --force >/dev/null 2>&1 || :' EXIT; }
+# The mounts, and with them the way to the VM, go when the commands end.
+stop_at_end() { trap 'rm -f "$PROJECT/filler"; "$K3S_VM" --project "$PROJECT" stop --force >/dev/null 2>&1 || :' EXIT; }
 
 @test "a read-only project without a VM: every command that makes something says so, and nothing is made" {
   mounted '
