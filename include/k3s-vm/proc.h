@@ -31,6 +31,7 @@ struct proc_spec {
         size_t n_fds;
         bool new_session;     /* setsid(): the child survives the terminal */
         bool die_with_parent; /* PR_SET_PDEATHSIG SIGTERM */
+        bool as_sibling;      /* the child of this process's parent, which alone can wait for it */
 };
 #define PROC_SPEC_INIT ((struct proc_spec){.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1})
 

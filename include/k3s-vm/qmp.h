@@ -21,6 +21,8 @@ typedef void qmp_event_fn(const char *name, const struct json *data, uint64_t ti
  * -ETIMEDOUT: it does not answer, or its one place is taken; -ECONNRESET: it went away; -EPROTO: not QMP;
  * -EPERM: the socket is another user's. */
 int qmp_connect(const char *socket_path, unsigned timeout_ms, struct qmp **ret, struct error *err);
+/* The same over a connection that was made already (non-blocking), which is taken over. */
+int qmp_open(int fd, unsigned timeout_ms, struct qmp **ret, struct error *err);
 void qmp_free(struct qmp *q);
 DEFINE_FREEP(struct qmp, qmp_free)
 #define _cleanup_qmp_ _cleanup_(qmp_freep)

@@ -27,6 +27,16 @@ bool supervisor_alive(const struct project *p);
 /* Gives a running VM that lost its supervisor a new one; does nothing when it has one. */
 int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err);
 
+/* The same for commands that only look, for a VM whose QEMU lives: done unless another command is at work on the VM,
+ * which will see to it. Failing is not said: the VM runs all the same. */
+void supervisor_ensure(const struct project *p, const struct state *s, const struct process *vm);
+
+/* Asks the supervisor on its own socket. Verbs: "status" ({"pid", "uptime_ms", "confined", "adopted", "phase":
+ * "running", "paused" or "restarting", "restarts", "monitor", "qemu": {"pid", "start_time"}, "last_event": {"event",
+ * "ms"}}), "ping", "reconnect" (the monitor). -ENOENT, -ECONNREFUSED: there is none. */
+int supervisor_ask(const struct project *p, const char *uuid, const char *verb, unsigned timeout_ms, struct json **ret,
+                   struct error *err);
+
 /* Waits up to @grace_ms for the supervisor to end by itself, as it does when QEMU is gone, then ends it. The VM is
  * not touched. No supervisor is fine. */
 int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err);
@@ -37,6 +47,9 @@ int supervisor_powerdown(const struct project *p);
 
 /* The supervisor's own main, reached through the hidden command `supervise`: descriptor 3 is the status pipe,
  * descriptor 4 a sealed memory file with the launch description. Returns an exit code.
+ *
+ * While the VM runs it lives under a system call filter that lets it start nothing and connect to nothing; a helper
+ * that was forked before does what needs more (its restart of QEMU, a lost monitor, the guest's clock).
  *
  * Signals: SIGTERM ends the supervisor and leaves the VM running; SIGUSR1 presses the guest's power button.
  *

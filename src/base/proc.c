@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -22,6 +23,12 @@ static int sys_pidfd_open(pid_t pid) {
 
 static int sys_pidfd_send_signal(int pidfd, int signal) {
         return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+/* fork(2) with our parent as the child's. The C library has no function for it: its own records of a fork are about
+ * threads, of which there are none here. */
+static pid_t sys_fork_sibling(void) {
+        return (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
 }
 
 void process_close(struct process *p) {
@@ -126,11 +133,11 @@ int proc_spawn(const struct proc_spec *spec, struct process *ret, struct error *
         int status[2];
         if (pipe2(status, O_CLOEXEC) < 0)
                 return err_errno(err, errno, "cannot run %s", program);
-        pid_t parent = getpid();
+        pid_t parent = spec->as_sibling ? getppid() : getpid();
         sigset_t all, before;
         sigfillset(&all);
         sigprocmask(SIG_SETMASK, &all, &before);
-        pid_t pid = fork();
+        pid_t pid = spec->as_sibling ? sys_fork_sibling() : fork();
         if (pid == 0) {
                 reset_signals();
                 int high = first_free_fd(spec);
@@ -162,7 +169,7 @@ int proc_spawn(const struct proc_spec *spec, struct process *ret, struct error *
                 n = read(status_fd, &child_error, sizeof(child_error));
         while (n < 0 && errno == EINTR);
         if (n > 0) {
-                waitpid(pid, NULL, 0);
+                waitpid(pid, NULL, 0); /* one that is no child of ours is left to its parent */
                 int r = err_errno(err, -child_error, "cannot run %s", program);
                 if (err)
                         err->code = ERR_HOST;

@@ -4,22 +4,20 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <k3s-vm/exit.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/qemu.h>
+#include <k3s-vm/socket.h>
 
 #include "supervise.h"
 
 #define QEMU_START_TIMEOUT_MS (60U * 1000) /* until the monitor answers; some 100 ms on an idle machine */
+#define QEMU_CONNECT_TIMEOUT_MS 1000
 #define ADOPT_TIMEOUT_MS (5U * 1000)
 #define LOG_MAX_BYTES (1024 * 1024)    /* of vm.log at a start */
 #define SERIAL_MAX_BYTES (4096 * 1024) /* of serial.log at a start */
-#define LISTEN_BACKLOG 16
 
 void launch_clear(struct launch *l) {
         project_free(l->project);
@@ -60,25 +58,24 @@ int launch_parse(const struct json *j, struct launch *ret, struct error *err) {
         return 0;
 }
 
-/* A listening socket in the runtime folder that QEMU inherits. */
-static int listen_on(const char *path, int *ret_fd, struct error *err) {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        if (strlen(path) >= sizeof(address.sun_path)) {
-                int r = err_set(err, ERR_HOST, ENAMETOOLONG, "the socket path %s is longer than %zu bytes", path,
-                                sizeof(address.sun_path) - 1);
-                err_hint(err, "set XDG_RUNTIME_DIR to a shorter folder");
-                return r;
-        }
-        memcpy(address.sun_path, path, strlen(path) + 1);
-        int r = fs_unlink(path, err);
-        if (r < 0)
-                return r;
-        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0600) < 0 ||
-            listen(fd, LISTEN_BACKLOG) < 0)
-                return err_errno(err, errno, "cannot create the socket %s", path);
-        *ret_fd = TAKE_FD(fd);
-        return 0;
+struct json *error_to_json(const struct error *err) {
+        struct json *j = json_new_object();
+        json_set_number(j, "code", err->code);
+        json_set_number(j, "errnum", err->errnum);
+        json_set_string(j, "message", err->message);
+        json_set_string(j, "hint", err->hint);
+        json_set_string(j, "detail", err->detail);
+        return j;
+}
+
+int error_from_json(const struct json *j, struct error *err) {
+        uint64_t code = json_u64_or(json_get(j, "code"), ERR_FAILED), errnum = json_u64_or(json_get(j, "errnum"), EIO);
+        int r = err_set(err, (enum err_code)code, (int)errnum, "%s",
+                        json_string_or(json_get(j, "message"), "the supervisor failed"));
+        if (json_string(json_get(j, "hint")))
+                err_hint(err, "%s", json_string(json_get(j, "hint")));
+        err_detail(err, json_string(json_get(j, "detail")));
+        return r;
 }
 
 /* "-msg timestamp=on" and QEMU's own name in front of its messages help in a log, not in an error. */
@@ -135,7 +132,14 @@ static int remove_stale_pid_file(const struct project *p, struct error *err) {
         return fs_unlink(p->pid_path, err);
 }
 
-int launch_qemu(const struct launch *l, struct process *ret_qemu, struct qmp **ret_qmp, struct error *err) {
+char *launch_socket_path(const struct launch *l, const char *name) {
+        _cleanup_free_ char *runtime_dir = NULL;
+        if (project_runtime_dir(l->project, l->uuid, false, &runtime_dir, NULL) < 0)
+                return NULL;
+        return path_join(runtime_dir, name);
+}
+
+int launch_qemu(const struct launch *l, struct launched *ret, struct error *err) {
         const struct project *p = l->project;
         _cleanup_free_ char *runtime_dir = NULL;
         int r = project_runtime_dir(p, l->uuid, true, &runtime_dir, err);
@@ -143,10 +147,10 @@ int launch_qemu(const struct launch *l, struct process *ret_qemu, struct qmp **r
                 return r;
         _cleanup_free_ char *supervisor_path = path_join(runtime_dir, QEMU_QMP_SUPERVISOR);
         _cleanup_free_ char *commands_path = path_join(runtime_dir, QEMU_QMP_COMMANDS);
-        _cleanup_close_ int supervisor_fd = -1, commands_fd = -1;
-        r = listen_on(supervisor_path, &supervisor_fd, err);
+        _cleanup_close_ int supervisor_fd = -1, commands_fd = -1, qmp_fd = -1;
+        r = socket_listen(supervisor_path, &supervisor_fd, err);
         if (r == 0)
-                r = listen_on(commands_path, &commands_fd, err);
+                r = socket_listen(commands_path, &commands_fd, err);
         if (r == 0)
                 r = remove_stale_pid_file(p, err);
         if (r == 0)
@@ -159,6 +163,10 @@ int launch_qemu(const struct launch *l, struct process *ret_qemu, struct qmp **r
         if (log < 0)
                 return err_errno(err, errno, "cannot write %s", p->log_path);
         off_t log_start = lseek(log, 0, SEEK_END);
+        /* Before there is a QEMU: the connection waits in the socket's queue until it is answered. */
+        r = socket_connect(supervisor_path, "QEMU", QEMU_CONNECT_TIMEOUT_MS, &qmp_fd, err);
+        if (r < 0)
+                return r;
 
         const struct proc_fd fds[] = {{supervisor_fd, QEMU_FD_SUPERVISOR}, {commands_fd, QEMU_FD_COMMANDS}};
         struct proc_spec spec = PROC_SPEC_INIT;
@@ -169,27 +177,26 @@ int launch_qemu(const struct launch *l, struct process *ret_qemu, struct qmp **r
         spec.n_fds = ELEMENTSOF(fds);
         spec.cwd = "/";
         spec.new_session = true; /* a signal to the supervisor's group does not reach the VM */
+        spec.as_sibling = true;
         _cleanup_process_ struct process qemu = PROCESS_INIT;
         r = proc_spawn(&spec, &qemu, err);
         if (r < 0)
                 return r;
-        /* From here on only QEMU holds the sockets: when it dies, whoever waits on them learns it. */
-        close(TAKE_FD(supervisor_fd));
-        close(TAKE_FD(commands_fd));
-
-        _cleanup_qmp_ struct qmp *qmp = NULL;
-        _cleanup_error_ struct error why = ERROR_INIT;
-        r = qmp_connect(supervisor_path, QEMU_START_TIMEOUT_MS, &qmp, &why);
-        if (r < 0) {
-                r = explain_failure(l, &qemu, log_start, &why);
-                launch_remove_leftovers(p, l->uuid);
-                err_move(err, &why);
-                return r;
-        }
-        *ret_qemu = qemu;
-        qemu = PROCESS_INIT;
-        *ret_qmp = TAKE_PTR(qmp);
+        /* The listening sockets are QEMU's alone when this returns: when it dies, whoever waits on them learns it. */
+        *ret = (struct launched){.pid = qemu.pid, .qmp_fd = TAKE_FD(qmp_fd), .log_start = log_start};
         return 0;
+}
+
+int launch_handshake(const struct launch *l, struct process *qemu, int qmp_fd, off_t log_start, struct qmp **ret,
+                     struct error *err) {
+        _cleanup_error_ struct error why = ERROR_INIT;
+        int r = qmp_open(qmp_fd, QEMU_START_TIMEOUT_MS, ret, &why);
+        if (r < 0) {
+                r = explain_failure(l, qemu, log_start, &why);
+                launch_remove_leftovers(l->project, l->uuid);
+                err_move(err, &why);
+        }
+        return r;
 }
 
 int launch_adopt(const struct launch *l, struct process *ret_qemu, struct qmp **ret_qmp, struct error *err) {
@@ -200,12 +207,10 @@ int launch_adopt(const struct launch *l, struct process *ret_qemu, struct qmp **
             start_time != l->adopt_start_time || proc_cmdline(l->adopt_pid, &cmdline) < 0 ||
             !strv_contains(&cmdline, l->uuid) || !proc_alive(qemu.pidfd))
                 return err_set(err, ERR_STATE, ESRCH, "process %d is not this VM", l->adopt_pid);
-        _cleanup_free_ char *runtime_dir = NULL;
-        int r = project_runtime_dir(l->project, l->uuid, false, &runtime_dir, err);
-        if (r < 0)
-                return r;
-        _cleanup_free_ char *path = path_join(runtime_dir, QEMU_QMP_SUPERVISOR);
-        r = qmp_connect(path, ADOPT_TIMEOUT_MS, ret_qmp, err);
+        _cleanup_free_ char *path = launch_socket_path(l, QEMU_QMP_SUPERVISOR);
+        if (!path)
+                return err_set(err, ERR_FAILED, ENOENT, "there is no folder for sockets");
+        int r = qmp_connect(path, ADOPT_TIMEOUT_MS, ret_qmp, err);
         if (r < 0)
                 return r;
         *ret_qemu = qemu;
@@ -217,10 +222,11 @@ void launch_remove_leftovers(const struct project *p, const char *uuid) {
         _cleanup_free_ char *runtime_dir = NULL;
         if (project_runtime_dir(p, uuid, false, &runtime_dir, NULL) < 0)
                 return;
-        _cleanup_free_ char *supervisor_path = path_join(runtime_dir, QEMU_QMP_SUPERVISOR);
-        _cleanup_free_ char *commands_path = path_join(runtime_dir, QEMU_QMP_COMMANDS);
-        fs_unlink(supervisor_path, NULL);
-        fs_unlink(commands_path, NULL);
+        static const char *const sockets[] = {QEMU_QMP_SUPERVISOR, QEMU_QMP_COMMANDS, SUPERVISOR_SOCKET};
+        for (size_t i = 0; i < ELEMENTSOF(sockets); i++) {
+                _cleanup_free_ char *path = path_join(runtime_dir, sockets[i]);
+                fs_unlink(path, NULL);
+        }
         fs_unlink(p->pid_path, NULL);
         rmdir(runtime_dir);
 }

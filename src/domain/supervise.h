@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of the supervisor share: supervisor.c (the side that starts it), supervise.c (its main and
- * loop), launch.c (QEMU's start), events.c (what it writes down).
+ * loop), supervise_qemu.c (what it does about its QEMU), starter.c (who starts things for it), launch.c (QEMU's
+ * start), events.c (what it writes down).
  */
 #pragma once
 
@@ -15,6 +16,9 @@
 /* Descriptors the supervisor is started with. */
 #define SUPERVISE_STATUS_FD 3
 #define SUPERVISE_LAUNCH_FD 4
+
+/* The supervisor's own socket (control.h), beside QEMU's. */
+#define SUPERVISOR_SOCKET "supervisor.sock"
 
 #define LAUNCH_JSON_MAX (4U * 1024 * 1024)
 
@@ -33,9 +37,24 @@ void launch_clear(struct launch *l);
 struct json *launch_to_json(const char *root, const char *uuid, const char *name, const struct strv *argv);
 int launch_parse(const struct json *j, struct launch *ret, struct error *err);
 
-/* Starts QEMU and connects to the supervisor's monitor; the guest does not run yet. On failure nothing is left
- * running, and the error carries what QEMU said. */
-int launch_qemu(const struct launch *l, struct process *ret_qemu, struct qmp **ret_qmp, struct error *err);
+/* Errors on their way from one process to another. */
+struct json *error_to_json(const struct error *err);
+int error_from_json(const struct json *j, struct error *err);
+
+/* A QEMU whose monitor was not talked to yet. */
+struct launched {
+        pid_t pid;       /* a child of this process's parent */
+        int qmp_fd;      /* owned; connected to the supervisor's monitor */
+        off_t log_start; /* where in vm.log its words begin */
+};
+/* Starts QEMU. For the supervisor's starter (starter.h): QEMU becomes the supervisor's child. */
+int launch_qemu(const struct launch *l, struct launched *ret, struct error *err);
+/* Greets it, as its parent. The guest does not run yet. On failure nothing is left running, and the error carries
+ * what QEMU said. @qmp_fd is taken over. */
+int launch_handshake(const struct launch *l, struct process *qemu, int qmp_fd, off_t log_start, struct qmp **ret,
+                     struct error *err);
+/* The path of a socket in the VM's runtime folder; the caller frees. NULL: there is no such folder. */
+char *launch_socket_path(const struct launch *l, const char *name);
 /* Connects to a QEMU that runs already, after checking that it is this VM's. */
 int launch_adopt(const struct launch *l, struct process *ret_qemu, struct qmp **ret_qmp, struct error *err);
 /* Removes the sockets and the PID file of a QEMU that is gone. */

@@ -12,6 +12,7 @@
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/vm.h>
 
+#include "control.h"
 #include "supervise.h"
 
 #define START_TIMEOUT_MS (90U * 1000) /* the supervisor's own limits are shorter; this is for one that hangs */
@@ -96,16 +97,6 @@ static int next_line(int fd, struct buf *in, uint64_t deadline, struct json **re
         }
 }
 
-static int take_error(const struct json *e, struct error *err) {
-        uint64_t code = json_u64_or(json_get(e, "code"), ERR_FAILED), errnum = json_u64_or(json_get(e, "errnum"), EIO);
-        int r = err_set(err, (enum err_code)code, (int)errnum, "%s",
-                        json_string_or(json_get(e, "message"), "the supervisor failed"));
-        if (json_string(json_get(e, "hint")))
-                err_hint(err, "%s", json_string(json_get(e, "hint")));
-        err_detail(err, json_string(json_get(e, "detail")));
-        return r;
-}
-
 /* Waits until the supervisor says that the VM runs, or why not. */
 static int wait_running(struct process *supervisor, int status, pid_t *ret_pid, uint64_t *ret_start_time,
                         struct error *err) {
@@ -123,7 +114,7 @@ static int wait_running(struct process *supervisor, int status, pid_t *ret_pid, 
                 if (r == 0 && !e)
                         continue;
                 if (r == 0)
-                        r = take_error(e, err);
+                        r = error_from_json(e, err);
                 struct proc_result result = {0};
                 if ((r == -ENODATA || e) && proc_wait(supervisor, END_GRACE_MS, &result, NULL) == 0 && !e) {
                         _cleanup_free_ char *how = proc_result_string(&result);
@@ -225,6 +216,24 @@ int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err
                         return r < 0 ? r : 0;
         }
         return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the supervisor (process %d) cannot be ended", v.pid);
+}
+
+void supervisor_ensure(const struct project *p, const struct state *s, const struct process *vm) {
+        _cleanup_close_ int lock = -1;
+        if (supervisor_alive(p) || fs_lock(p->lock_path, 0, &lock, NULL) < 0)
+                return;
+        fs_lock_note(lock, "a command that gives the running VM a new supervisor");
+        supervisor_adopt(p, s, vm, NULL);
+}
+
+int supervisor_ask(const struct project *p, const char *uuid, const char *verb, unsigned timeout_ms, struct json **ret,
+                   struct error *err) {
+        _cleanup_free_ char *runtime_dir = NULL;
+        int r = project_runtime_dir(p, uuid, false, &runtime_dir, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ char *path = path_join(runtime_dir, SUPERVISOR_SOCKET);
+        return control_ask(path, verb, timeout_ms, ret, err);
 }
 
 int supervisor_powerdown(const struct project *p) {

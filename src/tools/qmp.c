@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <k3s-vm/buf.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/qmp.h>
+#include <k3s-vm/socket.h>
 
 #define EARLY_EVENTS_MAX 256 /* kept until somebody asks for them */
 #define READS_AT_ONCE 64     /* so that a peer that never stops cannot keep the caller's loop busy */
@@ -189,38 +187,6 @@ static int send_all(struct qmp *q, const char *data, size_t len, uint64_t deadli
         return 0;
 }
 
-static int connect_to(const char *path, unsigned timeout_ms, int *ret, struct error *err) {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        if (strlen(path) >= sizeof(address.sun_path))
-                return err_set(err, ERR_FAILED, ENAMETOOLONG, "the socket path %s is too long", path);
-        memcpy(address.sun_path, path, strlen(path) + 1);
-        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0)
-                return err_errno(err, errno, "cannot create a socket");
-        /* Where the listener's queue is full a blocking connect waits; this bounds that wait. */
-        struct timeval limit = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
-        if (timeout_ms > 0)
-                setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-        int r;
-        do
-                r = connect(fd, (struct sockaddr *)&address, sizeof(address));
-        while (r < 0 && errno == EINTR);
-        if (r < 0 && (errno == EAGAIN || errno == EINPROGRESS))
-                return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "QEMU does not answer on %s", path);
-        if (r < 0)
-                return err_errno(err, errno, "cannot reach QEMU on %s", path);
-
-        struct ucred peer = {0};
-        socklen_t size = sizeof(peer);
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
-            (peer.uid != geteuid() && peer.uid != 0 && geteuid() != 0))
-                return err_set(err, ERR_FAILED, EPERM, "%s belongs to another user", path);
-        if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-                return err_errno(err, errno, "cannot set up a socket");
-        *ret = TAKE_FD(fd);
-        return 0;
-}
-
 /* Sends one command and reads until its answer is there. */
 static int transact(struct qmp *q, const char *command, struct json *arguments, uint64_t deadline, struct json **ret,
                     struct error *err) {
@@ -272,18 +238,24 @@ static int negotiate(struct qmp *q, uint64_t deadline, struct error *err) {
         return 0;
 }
 
-int qmp_connect(const char *socket_path, unsigned timeout_ms, struct qmp **ret, struct error *err) {
-        uint64_t deadline = now_ms() + timeout_ms;
+int qmp_open(int fd, unsigned timeout_ms, struct qmp **ret, struct error *err) {
         _cleanup_qmp_ struct qmp *q = xcalloc(1, sizeof(*q));
-        q->fd = -1;
+        q->fd = fd;
         q->in = BUF_INIT(QMP_MESSAGE_MAX + 64U * 1024);
-        int r = connect_to(socket_path, timeout_ms, &q->fd, err);
-        if (r == 0)
-                r = negotiate(q, deadline, err);
+        int r = negotiate(q, now_ms() + timeout_ms, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(q);
         return 0;
+}
+
+int qmp_connect(const char *socket_path, unsigned timeout_ms, struct qmp **ret, struct error *err) {
+        uint64_t begin = now_ms();
+        int fd = -1, r = socket_connect(socket_path, "QEMU", timeout_ms, &fd, err);
+        if (r < 0)
+                return r;
+        uint64_t passed = now_ms() - begin;
+        return qmp_open(fd, passed < timeout_ms ? timeout_ms - (unsigned)passed : 0, ret, err);
 }
 
 int qmp_call(struct qmp *q, const char *command, struct json *arguments, unsigned timeout_ms, struct json **ret,

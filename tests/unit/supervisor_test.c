@@ -29,7 +29,8 @@
 #include "vm_fixture.h"
 
 #define PROGRAM "qemu-system-x86_64"
-#define PORT 21810
+/* Three from here on; by PID, as tests run side by side. */
+#define PORT ((uint16_t)(20010 + getpid() % 4000 * 3))
 #define DISK_BYTES (1024 * 1024) /* the firmware boots from nothing smaller */
 #define PATIENCE_MS 30000        /* a busy machine */
 
@@ -266,7 +267,8 @@ static void port_taken_at_the_last_moment_is_a_port_error(void **state) {
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -EADDRINUSE);
         assert_int_equal(err.code, ERR_PORT);
-        assert_non_null(strstr(err.message, "127.0.0.1:21811"));
+        _cleanup_free_ char *named = xasprintf("127.0.0.1:%u", PORT + 1);
+        assert_non_null(strstr(err.message, named));
         assert_non_null(err.hint);
 }
 
@@ -359,6 +361,8 @@ static void vm_paused_by_a_full_host_disk_runs_on_without_the_guest_noticing(voi
         assert_exit(f, VM_EXIT_SHUTDOWN, "powered itself off");
         assert_true(file_has(f->project->serial_path, "W"));
         assert_true(file_has(f->project->events_path, "repair:resumed-after-failed-write"));
+        /* It stood still meanwhile, and its clock with it. */
+        WAIT_UNTIL(file_has(f->project->events_path, "test:set-clock"));
         process_close(&vm);
 }
 
@@ -508,6 +512,79 @@ static void second_supervisor_does_not_start_beside_the_first(void **state) {
         process_close(&vm);
 }
 
+static struct json *ask(const struct fixture *f, const char *verb) {
+        struct json *answer = NULL;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        if (supervisor_ask(f->project, f->state->uuid, verb, PATIENCE_MS, &answer, &err) < 0)
+                fail_msg("%s", err.message);
+        return answer;
+}
+
+static void supervisor_answers_on_its_own_socket_under_its_filter(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT, again = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        struct process supervisor = find_supervisor(f);
+        _cleanup_json_ struct json *pong = ask(f, "ping"), *before = ask(f, "status");
+        assert_true(json_is_object(pong));
+        assert_int_equal(json_u64_or(json_get(before, "pid"), 0), supervisor.pid);
+        assert_int_equal(json_u64_or(json_get(before, "qemu", "pid"), 0), vm.pid);
+        assert_int_equal(json_u64_or(json_get(before, "restarts"), 7), 0);
+        assert_true(json_bool_or(json_get(before, "monitor"), false));
+        assert_string_equal(json_string(json_get(before, "phase")), "running");
+        assert_int_not_equal(json_bool_or(json_get(before, "confined"), false),
+                             file_has(f->project->events_path, "not-confined"));
+        assert_true(json_u64_or(json_get(before, "uptime_ms"), UINT64_MAX) < PATIENCE_MS);
+
+        proc_signal(&vm, SIGKILL, NULL);
+        WAIT_UNTIL(file_has(f->project->events_path, "repair:restarted"));
+        _cleanup_json_ struct json *after = ask(f, "status");
+        assert_int_equal(json_u64_or(json_get(after, "pid"), 0), supervisor.pid);
+        assert_int_equal(json_u64_or(json_get(after, "restarts"), 7), 1);
+        assert_int_equal(vm_find(f->project, f->state, &again, NULL), 0);
+        assert_int_equal(json_u64_or(json_get(after, "qemu", "pid"), 0), again.pid);
+        process_close(&supervisor);
+        process_close(&again);
+        process_close(&vm);
+}
+
+static void lost_monitor_is_connected_again(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        json_free(ask(f, "reconnect"));
+        assert_true(file_has(f->project->events_path, "monitor-lost"));
+        WAIT_UNTIL(file_has(f->project->events_path, "repair:monitor"));
+        _cleanup_json_ struct json *status = ask(f, "status");
+        assert_true(json_bool_or(json_get(status, "monitor"), false));
+        /* The new connection serves: the supervisor hears of the button and of the end. */
+        assert_int_equal(supervisor_powerdown(f->project), 0);
+        WAIT_UNTIL(file_has(f->project->events_path, "qmp:POWERDOWN"));
+        want_down(f);
+        assert_int_equal(vm_end(f->project, f->state, &vm, false, 0, NULL, NULL), 0);
+        assert_exit(f, VM_EXIT_ENDED, "quit");
+        process_close(&vm);
+}
+
+static void running_vm_without_a_supervisor_gets_one_unless_a_command_is_at_work(void **state) {
+        struct fixture *f = *state;
+        struct process vm = PROCESS_INIT;
+        START(f, boot_idle, &vm);
+        assert_int_equal(supervisor_end(f->project, 0, NULL), 0);
+        int lock = -1;
+        assert_int_equal(vm_lock(f->project, "stop", 0, NULL, &lock, NULL), 0);
+        supervisor_ensure(f->project, f->state, &vm);
+        assert_false(supervisor_alive(f->project));
+        close(lock);
+        supervisor_ensure(f->project, f->state, &vm);
+        assert_true(supervisor_alive(f->project));
+        assert_true(file_has(f->project->events_path, "repair:adopted"));
+        /* QEMU is no child of this supervisor; it is restarted all the same. */
+        proc_signal(&vm, SIGKILL, NULL);
+        WAIT_UNTIL(file_has(f->project->events_path, "repair:restarted"));
+        process_close(&vm);
+}
+
 static void logs_are_cut_before_they_grow_without_bound(void **state) {
         struct fixture *f = *state;
         _cleanup_free_ char *path = path_join(f->top, "x.log"), *old = path_join(f->top, "x.log.1");
@@ -578,11 +655,21 @@ static void orders_without_a_vm_are_refused(void **state) {
         assert_string_equal(l.uuid, f->state->uuid);
 }
 
+/* What the program would set the guest's clock by. */
+static int set_clock_was_called(const char *root) {
+        _cleanup_project_ struct project *p = NULL;
+        if (project_find(root, &p, NULL) == 0)
+                events_append(p, "test:set-clock", NULL);
+        return 0;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(int argc, char **argv) {
         if (argc > 1 && str_eq(argv[1], "supervise"))
                 return supervisor_main();
+        if (argc > 3 && str_eq(argv[1], "set-clock"))
+                return set_clock_was_called(argv[3]);
         /* A QEMU whose supervisor was killed comes to us instead of to an init that may not reap. */
         prctl(PR_SET_CHILD_SUBREAPER, 1);
         const struct CMUnitTest tests[] = {
@@ -603,6 +690,9 @@ int main(int argc, char **argv) {
                         TEST(guest_that_ignores_the_power_button_is_switched_off),
                         TEST(supervisor_presses_the_button_when_the_monitor_is_gone),
                         TEST(second_supervisor_does_not_start_beside_the_first),
+                        TEST(supervisor_answers_on_its_own_socket_under_its_filter),
+                        TEST(lost_monitor_is_connected_again),
+                        TEST(running_vm_without_a_supervisor_gets_one_unless_a_command_is_at_work),
                         TEST(logs_are_cut_before_they_grow_without_bound),
                         TEST(events_are_rotated_and_hold_what_they_were_given),
                         TEST(launch_errors_are_one_clear_line),
