@@ -6,7 +6,7 @@
 #include <k3s-vm/remote.h>
 
 /* The state of a VM that runs: ERR_NO_VM where there is none, ERR_STATE naming `k3s-vm start` where it does not
- * run. Fills in ctx->project. */
+ * run. Fills in ctx->project. A VM that lost its supervisor gets a new one. */
 int context_running(struct context *ctx, struct state **ret, struct error *err);
 
 /* Logs in to the guest of context_running()'s VM over libssh. A guest that does not answer yet is ERR_STATE. */

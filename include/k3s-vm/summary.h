@@ -17,6 +17,7 @@ struct summary {
         char *detail; /* why it is in that state; NULL when there is nothing to say */
         pid_t pid;    /* of QEMU; 0 when it does not run */
         uint64_t uptime_ms;
+        struct json *supervisor; /* its own answer (supervisor_ask()); NULL: there is none, or it does not answer */
         char *kubeconfig; /* path, NULL when there is none */
         bool api_asked;
         struct health api;

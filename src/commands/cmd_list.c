@@ -8,6 +8,7 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/proc.h>
 #include <k3s-vm/qemu.h>
+#include <k3s-vm/supervisor.h>
 #include <k3s-vm/ui.h>
 #include <k3s-vm/vm.h>
 
@@ -25,6 +26,9 @@ static struct json *describe(const struct registry_entry *e) {
                         s->uuid = xstrdup(e->uuid);
                 }
                 status = vm_status(p, s);
+                _cleanup_process_ struct process vm = PROCESS_INIT;
+                if (r == 0 && status == VM_RUNNING && vm_find(p, s, &vm, NULL) == 0)
+                        supervisor_ensure(p, s, &vm);
         }
         json_set_string(j, "name", e->name);
         json_set_string(j, "project", e->project);

@@ -7,6 +7,7 @@
 
 #include <k3s-vm/connect.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/supervisor.h>
 #include <k3s-vm/vm.h>
 
 #define RETRIES 4
@@ -26,6 +27,7 @@ int context_running(struct context *ctx, struct state **ret, struct error *err) 
         }
         if (r < 0)
                 return r;
+        supervisor_ensure(ctx->project, s, &vm);
         *ret = TAKE_PTR(s);
         return 0;
 }

@@ -8,11 +8,13 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/ready.h>
 #include <k3s-vm/summary.h>
+#include <k3s-vm/supervisor.h>
 #include <k3s-vm/ui.h>
 
 #define API_WAIT_MS 5000U
 /* With all else `status` stays below 50 ms; libcurl is loaded and an API in a guest with KVM has answered by then. */
 #define API_QUICK_MS 28U
+#define SUPERVISOR_TIMEOUT_MS 1000
 #define CERTIFICATE_WARNING_DAYS 30
 #define DISK_WARNING_BYTES (2ULL << 30)
 
@@ -20,6 +22,7 @@ void summary_clear(struct summary *s) {
         free(s->kubeconfig);
         free(s->detail);
         health_clear(&s->api);
+        json_free(s->supervisor);
         *s = (struct summary){0};
 }
 
@@ -53,6 +56,10 @@ void summary_gather(const struct project *p, const struct config *c, const struc
                         ret->memory_used_mib /= 1024;
                 uint64_t now = wall_ms();
                 ret->uptime_ms = s->started_ms && now > s->started_ms ? now - s->started_ms : 0;
+                /* Not while QEMU hangs: a new supervisor would wait for it, too. */
+                if (ret->status == VM_RUNNING)
+                        supervisor_ensure(p, s, &vm);
+                supervisor_ask(p, s->uuid, "status", SUPERVISOR_TIMEOUT_MS, &ret->supervisor, NULL);
         }
         ret->disk_used = fs_allocated(p->data_disk);
         fs_free_bytes(p->vm_dir, &ret->disk_free, NULL);
@@ -163,6 +170,25 @@ static void print_next(const struct summary *s) {
         line("next", "%s", next);
 }
 
+/* What a person wants to know of the supervisor without asking: that it is not there, or had to do something. */
+static void print_supervisor(const struct summary *s, bool verbose) {
+        if (!s->pid)
+                return;
+        if (!s->supervisor) {
+                line("supervisor", "none answers - k3s-vm start gives the VM a new one");
+                return;
+        }
+        uint64_t restarts = json_u64_or(json_get(s->supervisor, "restarts"), 0);
+        _cleanup_free_ char *uptime = str_duration_ms(json_u64_or(json_get(s->supervisor, "uptime_ms"), 0));
+        if (verbose)
+                line("supervisor", "process %" PRIu64 " for %s%s, %s", json_u64_or(json_get(s->supervisor, "pid"), 0),
+                     uptime, json_bool_or(json_get(s->supervisor, "confined"), false) ? "" : ", not confined",
+                     json_bool_or(json_get(s->supervisor, "monitor"), false) ? "hears QEMU's monitor"
+                                                                             : "has lost QEMU's monitor");
+        if (restarts > 0)
+                line("restarts", "%" PRIu64 " in %s - see why: k3s-vm logs supervisor", restarts, uptime);
+}
+
 static void print_verbose(const struct summary *s) {
         const struct state *state = s->state;
         line("uuid", "%s", state->uuid);
@@ -212,6 +238,7 @@ void summary_print(const struct summary *s, bool verbose) {
                 print_certificate(s);
                 if (s->detail)
                         line(s->pid ? "trouble" : "ended", "%s", s->detail);
+                print_supervisor(s, verbose);
                 if (verbose)
                         print_verbose(s);
         }
@@ -257,6 +284,7 @@ static struct json *summary_json(const struct summary *s) {
                 json_set_number(j, "uptime_ms", (double)s->uptime_ms);
                 json_set_number(j, "host_memory_mib", (double)s->memory_used_mib);
                 json_set_string(j, "accel", state->accel);
+                json_set(j, "supervisor", s->supervisor ? json_copy(s->supervisor) : NULL);
         }
         struct json *guest = json_set_object(j, "guest");
         json_set_string(guest, "version", state->guest_version);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -70,6 +71,7 @@ static void carry_out(enum order order, const struct launch *l, struct process *
 }
 
 static _Noreturn void serve(const struct launch *l, int socket) {
+        prctl(PR_SET_NAME, "k3s-vm-starter");
         /* It ends with the supervisor, not before: a signal to the whole group is for those who can act on it. */
         static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
         for (size_t i = 0; i < ELEMENTSOF(ignored); i++)

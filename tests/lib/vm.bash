@@ -31,8 +31,37 @@ vm_teardown() {
 vm_state() { "$K3S_VM" --json status | jq -r .state; }
 vm_pid() { "$K3S_VM" --json status | jq -r .pid; }
 
+# The supervisor and its helper have the same command line, and names of their own.
 supervisor_pid() {
-  pgrep -f "supervise --project $PROJECT " | head -n 1
+  local pid
+  for pid in $(pgrep -f "supervise --project $PROJECT "); do
+    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = k3s-vm ]; then echo "$pid"; fi
+  done
+}
+
+# qmp COMMAND…: each on the commands' monitor, one after the other.
+qmp() {
+  python3 - "$XDG_RUNTIME_DIR/k3s-vm/$("$K3S_VM" --json status | jq -r '.uuid[:12]')/qmp.sock" "$@" <<'END'
+import json, socket, sys
+monitor = socket.socket(socket.AF_UNIX)
+monitor.connect(sys.argv[1])
+lines = monitor.makefile("rw")
+lines.readline()
+for command in ["qmp_capabilities", *sys.argv[2:]]:
+    print(json.dumps({"execute": command}), file=lines, flush=True)
+    while "event" in (answer := json.loads(lines.readline())):
+        pass
+    assert "return" in answer, answer
+END
+}
+
+# event_seen EVENT SECONDS: waits for a line of that event in events.jsonl.
+event_seen() {
+  local end=$((SECONDS + $2))
+  until grep -q "\"event\":\"$1\"" .k3s-vm/events.jsonl; do
+    [ "$SECONDS" -lt "$end" ] || { tail .k3s-vm/events.jsonl >&2; return 1; }
+    sleep 0.1
+  done
 }
 
 # vm_becomes STATE SECONDS

@@ -145,6 +145,7 @@ s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); time.s
   "$K3S_VM" configure VM_CPUS=1
   "$K3S_VM" destroy --yes
   [ ! -e "/proc/$pid" ]
-  [ -z "$(supervisor_pid)" ]
+  run pgrep -f "supervise --project $PROJECT "
+  [ -z "$output" ]
   [ "$(find . -type f ! -name config ! -name .gitignore ! -name lock)" = "" ]
 }

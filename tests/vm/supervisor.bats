@@ -1,0 +1,106 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# The supervisor of a real VM: its confinement, its socket, its repairs.
+
+load ../lib/common
+load ../lib/vm
+
+setup_file() { tiny_guest; }
+setup() { vm_project; }
+teardown() { vm_teardown; }
+
+# By how many seconds the guest's clock is ahead of this machine's.
+guest_off() { echo $(($("$K3S_VM" exec -- date +%s) - $(date +%s))); }
+
+# Whether the guest's clock is right within a second.
+guest_is_right() {
+  local off
+  off=$(guest_off)
+  [ "${off#-}" -le 1 ]
+}
+
+# Whether a filter (Seccomp: 2) is on process PID.
+filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
+
+@test "the supervisor lives under a system call filter, QEMU is started outside of it, also after a crash" {
+  "$K3S_VM"
+  supervisor=$(supervisor_pid)
+  filtered "$supervisor"
+  # QEMU has a filter of its own; had it the supervisor's too, it could not make a socket.
+  [ "$("$K3S_VM" --json status | jq .supervisor.confined)" = true ]
+  pid=$(vm_pid)
+  kill -KILL "$pid"
+  event_seen repair:restarted 20
+  [ "$(supervisor_pid)" = "$supervisor" ]
+  filtered "$supervisor"
+  "$K3S_VM" start
+  "$K3S_VM" exec -- true
+  [ "$("$K3S_VM" --json status | jq .supervisor.restarts)" = 1 ]
+  [[ "$("$K3S_VM" status)" == *"restarts"*"k3s-vm logs supervisor"* ]]
+}
+
+@test "the supervisor's helper killed: the VM goes on, and stop leaves nothing" {
+  "$K3S_VM"
+  for pid in $(pgrep -f "supervise --project $PROJECT "); do
+    [ "$(cat "/proc/$pid/comm")" = k3s-vm ] || kill -KILL "$pid"
+  done
+  [ "$(vm_state)" = running ]
+  "$K3S_VM" stop
+  run pgrep -f "supervise --project $PROJECT "
+  [ -z "$output" ]
+}
+
+@test "the supervisor killed: status, list, exec and logs give the VM a new one" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  old=$(supervisor_pid)
+  for command in status list "exec -- true" "logs k3s"; do
+    kill -KILL "$old"
+    while [ -e "/proc/$old" ]; do sleep 0.05; done
+    # shellcheck disable=SC2086 # words
+    "$K3S_VM" $command >/dev/null 2>&1 || true
+    new=$(supervisor_pid)
+    echo "$command: $old, then $new"
+    [ -n "$new" ] && [ "$new" != "$old" ]
+    filtered "$new"
+    old=$new
+  done
+  [ "$(vm_pid)" = "$pid" ]
+  "$K3S_VM" stop
+}
+
+@test "a guest whose clock is an hour off is set right within a second, and that is recorded" {
+  "$K3S_VM"
+  "$K3S_VM" exec -- date -s "@$(($(date +%s) - 3600))"
+  ! guest_is_right
+  "$K3S_VM" set-clock
+  guest_is_right
+  event_seen repair:clock 1
+  off=$(jq -r 'select(.event == "repair:clock").was_off_ms' .k3s-vm/events.jsonl)
+  [ "$off" -lt -3590000 ] && [ "$off" -gt -3610000 ]
+  # Once right it is left alone.
+  "$K3S_VM" set-clock
+  [ "$(grep -c repair:clock .k3s-vm/events.jsonl)" = 1 ]
+}
+
+@test "a VM that was paused goes on: its supervisor has the guest's clock set" {
+  "$K3S_VM"
+  "$K3S_VM" exec -- date -s "@$(($(date +%s) + 100000))"
+  qmp stop
+  sleep 1.5
+  [ "$("$K3S_VM" --json status | jq -r .supervisor.phase)" = paused ]
+  qmp cont
+  event_seen repair:clock 30
+  guest_is_right
+}
+
+@test "a monitor that is lost is connected again, and the supervisor still hears the guest's shutdown" {
+  "$K3S_VM"
+  socket=$XDG_RUNTIME_DIR/k3s-vm/$("$K3S_VM" --json status | jq -r '.uuid[:12]')/supervisor.sock
+  [ "$(stat -c %a "$socket" "${socket%/*}" | xargs)" = "600 700" ]
+  [ "$(echo '{"execute":"reconnect"}' | socat -t 2 - "UNIX-CONNECT:$socket")" = '{"return":{}}' ]
+  event_seen repair:monitor 10
+  "$K3S_VM" exec -- poweroff || true
+  vm_becomes stopped 30
+  event_seen qmp:SHUTDOWN 1
+}
