@@ -133,10 +133,11 @@ int fs_mkdir_p(const char *path, mode_t mode, struct error *err) {
                         continue;
                 char saved = *p;
                 *p = '\0';
-                if (mkdir(copy, mode) == 0)
+                int r = mkdir(copy, mode) < 0 ? errno : 0;
+                if (r == 0)
                         chmod(copy, mode); /* what the umask took away */
-                else if (errno != EEXIST && (saved == '\0' || !fs_is_dir(copy)))
-                        return err_errno(err, errno, "cannot create the folder %s", copy);
+                else if (r != EEXIST && (saved == '\0' || !fs_is_dir(copy)))
+                        return err_errno(err, r, "cannot create the folder %s", copy);
                 if (saved == '\0')
                         break;
                 *p = saved;
