@@ -18,7 +18,7 @@ struct summary {
         pid_t pid;    /* of QEMU; 0 when it does not run */
         uint64_t uptime_ms;
         struct json *supervisor; /* its own answer (supervisor_ask()); NULL: there is none, or it does not answer */
-        char *kubeconfig; /* path, NULL when there is none */
+        char *kubeconfig;        /* path, NULL when there is none */
         bool api_asked;
         struct health api;
         int64_t certificate_end;  /* seconds since 1970; 0 unknown */

@@ -25,8 +25,11 @@ static bool is_shown(const struct command *c) {
 static const char *const *fixed_operands(const struct command *c) {
         static const char *const logs[] = {"vm", "serial", "k3s", "supervisor", NULL};
         static const char *const shells[] = {"bash", "zsh", "fish", NULL};
+        static const char *const switches[] = {"on", "off", "status", NULL};
         if (str_eq(c->name, "logs"))
                 return logs;
+        if (str_eq(c->name, "autostart"))
+                return switches;
         return str_eq(c->name, "completion") ? shells : NULL;
 }
 

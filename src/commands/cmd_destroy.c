@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <k3s-vm/autostart.h>
 #include <k3s-vm/commands.h>
 #include <k3s-vm/lifecycle.h>
 #include <k3s-vm/up.h>
@@ -22,9 +23,13 @@ static int run_destroy(struct context *ctx, const struct arguments *args, struct
                 return r;
         const struct lifecycle l = {.project = ctx->project, .config = ctx->config, .progress = ctx->progress};
         r = lifecycle_destroy(&l, all, err);
-        if (r == 0)
-                progress_note(ctx->progress, "the VM of %s is gone", ctx->project->root);
-        return r;
+        if (r < 0)
+                return r;
+        progress_note(ctx->progress, "the VM of %s is gone", ctx->project->root);
+        _cleanup_autostart_ struct autostart unit = {0};
+        if (autostart_find(ctx->project, ctx->config->vm_name, &unit, NULL) == 0 && autostart_off(&unit, NULL) == 0)
+                progress_note(ctx->progress, "systemd does not start it any more");
+        return 0;
 }
 
 const struct command cmd_destroy = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 load ../lib/common
 
-COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor completion"
+COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor autostart completion"
 PASSED_ON="kubectl k9s"
 
 setup() {

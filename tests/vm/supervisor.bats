@@ -72,7 +72,7 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
 @test "a guest whose clock is an hour off is set right within a second, and that is recorded" {
   "$K3S_VM"
   "$K3S_VM" exec -- date -s "@$(($(date +%s) - 3600))"
-  ! guest_is_right
+  run ! guest_is_right
   "$K3S_VM" set-clock
   guest_is_right
   event_seen repair:clock 1
