@@ -38,6 +38,7 @@ struct vm_exit_facts {
         const char *shutdown_reason; /* of the SHUTDOWN event ("guest-shutdown", "host-qmp-quit", ...); NULL none */
         bool powerdown;              /* the power button was pressed by QMP before */
         bool panicked;
+        bool unheard;                     /* its monitor was lost, so it could not say why */
         bool intended;                    /* the user asked for the VM to be down */
         const struct proc_result *result; /* NULL: not our child, so unknown */
 };

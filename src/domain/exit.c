@@ -43,6 +43,11 @@ enum vm_exit_kind vm_exit_classify(const struct vm_exit_facts *f, char **ret_rea
                                                   : "QEMU was ended by a signal from outside");
                 return VM_EXIT_ENDED;
         }
+        if (f->unheard && f->result && f->result->exit_status == 0) {
+                /* QEMU does that for a guest's shutdown, for "quit" and for a signal, never when it fails. */
+                *ret_reason = xstrdup("QEMU ended in order while its monitor was not heard");
+                return VM_EXIT_SHUTDOWN;
+        }
         _cleanup_free_ char *how = f->result ? proc_result_string(f->result) : NULL;
         if (f->intended) {
                 *ret_reason = how ? xasprintf("QEMU %s, as the VM was to be stopped", how)

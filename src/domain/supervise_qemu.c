@@ -291,7 +291,7 @@ static bool plan_restart(struct supervisor *v, enum vm_exit_kind kind, bool *ret
 }
 
 /* The verdict on a QEMU that is gone. */
-static struct vm_exit *judge(struct supervisor *v) {
+static struct vm_exit *judge(struct supervisor *v, bool unheard) {
         struct proc_result result = {0};
         bool known = v->child && proc_wait(&v->qemu, 1000, &result, NULL) == 0;
         process_close(&v->qemu);
@@ -299,6 +299,7 @@ static struct vm_exit *judge(struct supervisor *v) {
                         .shutdown_reason = v->shutdown_reason,
                         .powerdown = v->powerdown,
                         .panicked = v->panicked,
+                        .unheard = unheard,
                         .intended = wanted_down(v),
                         .result = known ? &result : NULL,
         };
@@ -326,13 +327,14 @@ static int on_qemu_gone(struct loop *loop, int fd, uint32_t events, void *userda
         struct supervisor *v = userdata;
         (void)fd;
         (void)events;
+        bool unheard = !v->qmp;
         while (v->qmp && qmp_process(v->qmp, NULL) == 0)
                 ; /* until it says that the connection is closed: QEMU's last events are in there */
         drop_qmp(v);
         loop_remove(v->pidfd_source);
         v->pidfd_source = NULL;
 
-        _cleanup_vm_exit_ struct vm_exit *e = judge(v);
+        _cleanup_vm_exit_ struct vm_exit *e = judge(v, unheard);
         bool again = plan_restart(v, e->kind, &e->stays_down);
         /* A VM that was removed meanwhile leaves no files. */
         if (!fs_is_dir(v->project->vm_dir)) {

@@ -1,0 +1,167 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# What this machine does to a VM: ports held by others, a reboot, a closed terminal, another QEMU.
+
+load ../lib/common
+load ../lib/vm
+
+setup_file() { tiny_guest; }
+setup() { vm_project; }
+teardown() {
+  [ -z "${HOLDER:-}" ] || kill "$HOLDER" 2>/dev/null || true
+  vm_teardown
+}
+
+# hold ADDRESS PORT [COMMAND…]: a process (run by COMMAND) listens there. $HOLDER is its PID.
+hold() {
+  local address=$1 port=$2
+  shift 2
+  rm -f "$BATS_TEST_TMPDIR/holds"
+  # Another user may not be let into the folders on PATH.
+  "$@" env PATH="/usr/bin:/bin:$PATH" python3 - "$address" "$port" >"$BATS_TEST_TMPDIR/holds" 3>&- <<'END' &
+import socket, sys, time
+address, port = sys.argv[1:]
+s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+if ":" in address:
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((address, int(port)))
+s.listen()
+print("ready", flush=True)
+time.sleep(60)
+END
+  HOLDER=$!
+  until grep -qs ready "$BATS_TEST_TMPDIR/holds"; do
+    kill -0 "$HOLDER" || return 1
+    sleep 0.05
+  done
+}
+
+have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind(("::1", 0))'; }
+
+@test "a foreign listener on any port, IPv4 or IPv6, loopback or wildcard, is named and left alone" {
+  for address in 0.0.0.0 ::1 ::; do
+    [[ $address != *:* ]] || skip_unless IPv6 have_ipv6
+    for key in API_PORT SSH_PORT WEB_PORT; do
+      hold "$address" "${!key}"
+      run "$K3S_VM"
+      echo "$address $key: $output"
+      kill -0 "$HOLDER"
+      kill "$HOLDER"
+      wait "$HOLDER" || true
+      [ "$status" -eq 5 ]
+      [[ "$output" == *"${!key}"* ]] && [[ "$output" == *"$HOLDER"* ]] && [[ "$output" == *"$key"* ]]
+      [ ! -e .k3s-vm/vm ]
+    done
+  done
+}
+
+@test "a listener of another user is named by that user" {
+  skip_unless "root" [ "$(id -u)" = 0 ]
+  hold 127.0.0.1 "$API_PORT" setpriv --reuid nobody --clear-groups
+  run "$K3S_VM"
+  echo "$output"
+  kill -0 "$HOLDER"
+  [ "$status" -eq 5 ]
+  [[ "$output" == *nobody* ]]
+}
+
+@test "this machine rebooted while the VM ran: it is stopped, not crashed, and starts" {
+  "$K3S_VM"
+  kill -KILL "$(supervisor_pid)" "$(vm_pid)"
+  vm_becomes crashed 10
+  rm -rf "$XDG_RUNTIME_DIR/k3s-vm"
+  jq '.boot_id = "00000000-0000-4000-8000-000000000000"' .k3s-vm/vm/state.json >state
+  chmod 600 state
+  mv state .k3s-vm/vm/state.json
+  rm -f .k3s-vm/vm/exit.json
+  run "$K3S_VM" status
+  echo "$output"
+  [[ "$output" == *stopped* ]] && [[ "$output" == *"restarted while the VM ran"* ]]
+  "$K3S_VM" start
+  [ "$(vm_state)" = running ]
+}
+
+@test "SIGHUP and SIGTERM during a start are exit 130, and the next start succeeds" {
+  for signal in HUP TERM; do
+    "$K3S_VM" >out 2>&1 3>&- &
+    command=$!
+    sleep 1
+    kill "-$signal" "$command"
+    status=0
+    wait "$command" || status=$?
+    cat out
+    [ "$status" -eq 130 ]
+  done
+  "$K3S_VM"
+  [ "$(vm_state)" = running ]
+}
+
+@test "the terminal closed after a start: the VM, its supervisor and the helper go on" {
+  # A session with a terminal of its own, which is hung up when its leader ends.
+  python3 - "$K3S_VM" 3>&- <<'END'
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv("/bin/sh", ["sh", "-c", '"$0" start || "$0"', sys.argv[1]])
+try:
+    while os.read(terminal, 4096):
+        pass
+except OSError:
+    pass
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+END
+  [ "$(vm_state)" = running ]
+  [ "$(pgrep -fc "supervise --project $PROJECT ")" = 2 ]
+  "$K3S_VM" exec -- true
+}
+
+@test "an orphan without its files: a start takes its place, and there is one QEMU" {
+  "$K3S_VM"
+  uuid=$("$K3S_VM" --json status | jq -r .uuid)
+  pid=$(vm_pid)
+  kill -KILL "$(supervisor_pid)"
+  rm -rf .k3s-vm/vm.pid "$XDG_RUNTIME_DIR/k3s-vm"
+  "$K3S_VM" start
+  [ "$(pgrep -fc -- "-uuid $uuid ")" = 1 ]
+  [ ! -e "/proc/$pid" ]
+}
+
+@test "a panic of the guest's kernel: it is recorded, and the VM is started again" {
+  "$K3S_VM"
+  pid=$(vm_pid)
+  timeout 10 "$K3S_VM" exec -- sh -c 'echo c >/proc/sysrq-trigger' || true
+  event_seen repair:restarted 40
+  event_seen qmp:GUEST_PANICKED 1
+  "$K3S_VM" start
+  [ "$(vm_pid)" != "$pid" ]
+}
+
+@test "a QEMU that is not executable is as good as none" {
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  for tool in env sh bash; do ln -s "$(command -v "$tool")" "$BATS_TEST_TMPDIR/bin/$tool"; done
+  echo "not a program" >"$BATS_TEST_TMPDIR/bin/qemu-system-x86_64"
+  PATH=$BATS_TEST_TMPDIR/bin run "$K3S_VM"
+  echo "$output"
+  [ "$status" -eq 6 ]
+  [[ "$output" == *qemu-system-x86* ]]
+}
+
+@test "an older QEMU that lacks the VM's machine type: its words are shown, and the VM is kept" {
+  "$K3S_VM" setup
+  mkdir "$BATS_TEST_TMPDIR/bin"
+  cat >"$BATS_TEST_TMPDIR/bin/qemu-system-x86_64" <<'END'
+#!/bin/sh
+case "$*" in *-machine\ help*) echo 'pc-q35-4.0           Standard PC (Q35 + ICH9, 2009)'; exit ;; esac
+echo 'qemu-system-x86_64: unsupported machine type' >&2
+exit 1
+END
+  chmod +x "$BATS_TEST_TMPDIR/bin/qemu-system-x86_64"
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH run "$K3S_VM" start
+  echo "$output"
+  [ "$status" -ne 0 ]
+  [[ "$output" == *"unsupported machine type"* ]]
+  "$K3S_VM" start
+  [ "$(vm_state)" = running ]
+}
