@@ -288,6 +288,10 @@ int supervisor_main(void) {
         if (begin(&v, &err) < 0) {
                 if (v.project)
                         supervise_note_text(&v, "start-failed", "why", err.message);
+                if (v.control) {
+                        _cleanup_free_ char *path = launch_socket_path(&v.launch, SUPERVISOR_SOCKET);
+                        fs_unlink(path, NULL);
+                }
                 report_error(&v, &err);
                 return err.code ? (int)err.code : ERR_FAILED;
         }

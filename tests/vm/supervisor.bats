@@ -7,7 +7,11 @@ load ../lib/vm
 
 setup_file() { tiny_guest; }
 setup() { vm_project; }
-teardown() { vm_teardown; }
+teardown() {
+  vm_teardown
+  cd /
+  [ -z "${SMALL:-}" ] || umount "$SMALL"
+}
 
 # By how many seconds the guest's clock is ahead of this machine's.
 guest_off() { echo $(($("$K3S_VM" exec -- date +%s) - $(date +%s))); }
@@ -103,4 +107,43 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   "$K3S_VM" exec -- poweroff || true
   vm_becomes stopped 30
   event_seen qmp:SHUTDOWN 1
+}
+
+@test "logs that grow without end are cut by the confined supervisor" {
+  "$K3S_VM"
+  supervisor=$(supervisor_pid)
+  head -c 5000000 /dev/zero | tr '\0' x >>.k3s-vm/vm.log
+  head -c 17000000 /dev/zero | tr '\0' x >>.k3s-vm/vm/serial.log
+  end=$((SECONDS + 40))
+  until [ -e .k3s-vm/vm.log.1 ] && [ -e .k3s-vm/vm/serial.log.1 ]; do
+    [ "$SECONDS" -lt "$end" ]
+    sleep 1
+  done
+  [ "$(stat -c %s .k3s-vm/vm.log)" -lt 100000 ]
+  [ "$(supervisor_pid)" = "$supervisor" ]
+  "$K3S_VM" exec -- true
+}
+
+@test "the host's disk full while the VM writes: it pauses, and goes on once there is room" {
+  skip_unless "root" [ "$(id -u)" = 0 ]
+  mkdir "$BATS_TEST_TMPDIR/small"
+  mount -t tmpfs -o size=1200m small "$BATS_TEST_TMPDIR/small"
+  SMALL=$BATS_TEST_TMPDIR/small
+  PROJECT=$SMALL/shop
+  mkdir "$PROJECT"
+  cd "$PROJECT"
+  "$K3S_VM"
+  supervisor=$(supervisor_pid)
+  head -c 1300M /dev/zero >"$SMALL/filler" 2>/dev/null || true
+  truncate -s -8M "$SMALL/filler"
+  timeout 60 "$K3S_VM" exec -- sh -c 'head -c 40000000 /dev/urandom >/var/large; sync; wc -c </var/large' >written 3>&- &
+  writer=$!
+  vm_becomes degraded 40
+  [[ "$("$K3S_VM" status)" == *"could not take a write"* ]]
+  rm "$SMALL/filler"
+  event_seen repair:resumed-after-failed-write 40
+  wait "$writer"
+  [ "$(tr -d ' \n' <written)" = 40000000 ]
+  [ "$(vm_state)" = running ]
+  [ "$(supervisor_pid)" = "$supervisor" ]
 }
