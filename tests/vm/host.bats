@@ -66,6 +66,25 @@ have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind((":
   [[ "$output" == *nobody* ]]
 }
 
+@test "a listener that hidepid hides is still told by its user" {
+  skip_unless "root" [ "$(id -u)" = 0 ]
+  hold 127.0.0.1 "$API_PORT"
+  # Where another user may go, with the program.
+  folder=$(mktemp -d /tmp/k3s-vm-hidepid.XXXXXX)
+  cp "$K3S_VM" "$folder/k3s-vm"
+  mkdir -m 700 "$folder/shop" "$folder/run"
+  chown -R nobody "$folder"
+  # shellcheck disable=SC2016 # for the inner shell
+  run unshare -m sh -c 'mount -t proc -o hidepid=2 proc /proc && cd "$0/shop" &&
+    exec setpriv --reuid nobody --clear-groups env HOME="$0" XDG_RUNTIME_DIR="$0/run" XDG_CACHE_HOME="$0/cache" \
+      XDG_STATE_HOME="$0/state" XDG_CONFIG_HOME="$0/config" PATH=/usr/bin:/bin FLAVOR=auto "$0/k3s-vm"' "$folder"
+  echo "$output"
+  rm -rf "$folder"
+  kill -0 "$HOLDER"
+  [ "$status" -eq 5 ]
+  [[ "$output" == *"$API_PORT"* ]] && [[ "$output" == *root* ]] && [[ "$output" != *"$HOLDER"* ]]
+}
+
 @test "this machine rebooted while the VM ran: it is stopped, not crashed, and starts" {
   "$K3S_VM"
   kill -KILL "$(supervisor_pid)" "$(vm_pid)"
