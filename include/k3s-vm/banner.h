@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <k3s-vm/err.h>
@@ -28,5 +29,5 @@ struct banner_wait {
 };
 
 /* 0 once the server has greeted; 1 when @stop_fd became readable before; -ETIMEDOUT (ERR_TIMEOUT), -ECANCELED
- * (ERR_INTERRUPTED). */
-int banner_wait(const struct banner_wait *wait, struct error *err);
+ * (ERR_INTERRUPTED). @ret_network_up, where it is not NULL, is set in any case: whether the guest said so. */
+int banner_wait(const struct banner_wait *wait, bool *ret_network_up, struct error *err);

@@ -8,6 +8,8 @@
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/ready.h>
 
+#include "standstill.h"
+
 #define KVM_TIMEOUT_MS (180U * 1000)
 #define TCG_TIMEOUT_MS (600U * 1000)
 #define PROBE_INTERVAL_MS 250U
@@ -86,22 +88,43 @@ static int pause_probe(struct wait *w, const char *what, const struct error *las
         return 0;
 }
 
+/* Waits for the SSH server's greeting; without KVM, with a look now and then at whether the guest still moves. */
+static int wait_banner(struct wait *w, struct error *err) {
+        bool look = !str_eq(w->ready->state->accel, "kvm");
+        struct standstill standstill = {0};
+        for (;;) {
+                uint64_t now = now_ms(), left = now < w->deadline_ms ? w->deadline_ms - now : 0;
+                bool last = !look || left <= STANDSTILL_LOOK_MS;
+                const struct banner_wait wait = {
+                                .port = w->ready->config->ssh_port,
+                                .serial_path = w->ready->project->serial_path,
+                                .stop_fd = w->ready->vm->pidfd,
+                                .timeout_ms = last ? (unsigned)left : STANDSTILL_LOOK_MS,
+                                .progress = w->ready->progress,
+                                .phase = w->phase,
+                };
+                _cleanup_error_ struct error failure = ERROR_INIT;
+                bool network_up = false;
+                int r = banner_wait(&wait, &network_up, &failure);
+                if (r != -ETIMEDOUT || last)
+                        return r < 0 ? err_move(err, &failure) : r;
+                if (network_up)
+                        look = false;
+                else if (standstill_look(&standstill, w->ready->project, w->ready->state, w->ready->vm))
+                        progress_note(w->ready->progress, "the guest stood still while it booted, a fault of QEMU "
+                                                          "without KVM: it was reset");
+        }
+}
+
 static int wait_ssh(struct wait *w, struct error *err) {
         begin_phase(w, "boot", "booting the guest");
-        uint64_t now = now_ms();
-        const struct banner_wait wait = {
-                        .port = w->ready->config->ssh_port,
-                        .serial_path = w->ready->project->serial_path,
-                        .stop_fd = w->ready->vm->pidfd,
-                        .timeout_ms = now < w->deadline_ms ? (unsigned)(w->deadline_ms - now) : 0,
-                        .progress = w->ready->progress,
-                        .phase = w->phase,
-        };
-        int r = banner_wait(&wait, err);
+        int r = wait_banner(w, err);
         if (r > 0)
                 return died(w, err);
-        if (r == -ETIMEDOUT)
+        if (r == -ETIMEDOUT) {
+                error_clear(err);
                 return too_long(w, "the guest did not answer on SSH", &(struct error){0}, err);
+        }
         if (r < 0)
                 return r;
         end_phase(w, "boot", "guest booted, SSH answers");

@@ -107,7 +107,7 @@ static int look(struct waiting *w, struct error *err) {
         return 0;
 }
 
-int banner_wait(const struct banner_wait *wait, struct error *err) {
+int banner_wait(const struct banner_wait *wait, bool *ret_network_up, struct error *err) {
         _cleanup_(waiting_clear) struct waiting w = {
                         .spec = wait,
                         .address = {.sin_family = AF_INET,
@@ -119,12 +119,16 @@ int banner_wait(const struct banner_wait *wait, struct error *err) {
         };
         for (unsigned i = 0; i < CONNECTIONS; i++)
                 w.fds[i] = -1;
+        if (ret_network_up)
+                *ret_network_up = false;
         uint64_t deadline = now_ms() + wait->timeout_ms;
         while (now_ms() < deadline) {
                 bool was_up = w.network_up;
                 read_serial(&w);
                 if (w.network_up != was_up || try_is_due(&w))
                         try_connect(&w);
+                if (ret_network_up)
+                        *ret_network_up = w.network_up;
                 int r = look(&w, err);
                 if (r != 0)
                         return r < 0 ? r : r - 1;

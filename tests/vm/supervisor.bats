@@ -147,3 +147,21 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   [ "$(vm_state)" = running ]
   [ "$(supervisor_pid)" = "$supervisor" ]
 }
+
+@test "a guest that spins while it boots and touches no disk is reset" {
+  # The tiny guest with an init that does nothing, as fast as it can.
+  mkdir -p "$BATS_TEST_TMPDIR/spinning" "$BATS_TEST_TMPDIR/init"
+  cp "$TINY_GUEST/guest.json" "$TINY_GUEST/vmlinuz" "$BATS_TEST_TMPDIR/spinning"
+  printf '#!/bin/sh\nwhile :; do :; done\n' >"$BATS_TEST_TMPDIR/init/init"
+  chmod 755 "$BATS_TEST_TMPDIR/init/init"
+  # Of two archives after each other the kernel unpacks both, and the later file stays.
+  { cat "$TINY_GUEST/initrd.img"; (cd "$BATS_TEST_TMPDIR/init" && echo init | cpio --quiet -o -H newc); } \
+    >"$BATS_TEST_TMPDIR/spinning/initrd.img"
+  export FLAVOR=$BATS_TEST_TMPDIR/spinning
+  "$K3S_VM" setup
+  run "$K3S_VM" start --timeout 62
+  echo "$output"
+  [ "$status" -eq 7 ]
+  [[ "$output" == *"stood still"*"it was reset"* ]]
+  grep -q repair:reset-at-standstill .k3s-vm/events.jsonl
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+#include <time.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/supervisor.h>
+#include <k3s-vm/vm.h>
+
+#include "standstill.h"
+
+#define MONITOR_TIMEOUT_MS 2000
+#define BUSY_PERCENT 50 /* of one processor; a guest that waits for something needs next to nothing */
+
+/* The disks' reads and writes since QEMU started. */
+static bool count_disk_operations(struct qmp *q, uint64_t *ret) {
+        _cleanup_json_ struct json *disks = NULL;
+        if (qmp_call(q, "query-blockstats", NULL, MONITOR_TIMEOUT_MS, &disks, NULL) < 0 || !json_is_array(disks))
+                return false;
+        uint64_t sum = 0;
+        for (const struct json *disk = json_first(disks); disk; disk = json_next(disk)) {
+                const struct json *stats = json_get(disk, "stats");
+                sum += json_u64_or(json_get(stats, "rd_operations"), 0) +
+                       json_u64_or(json_get(stats, "wr_operations"), 0);
+        }
+        *ret = sum;
+        return true;
+}
+
+static bool used_cpu_ms(pid_t pid, uint64_t *ret) {
+        clockid_t clock;
+        struct timespec t;
+        if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
+                return false;
+        *ret = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+        return true;
+}
+
+bool standstill_judge(struct standstill *s, uint64_t disk_operations, uint64_t cpu_ms, uint64_t now_ms) {
+        bool first = s->looked_ms == 0;
+        bool busy = !first && (cpu_ms - s->cpu_ms) * 100 >= (now_ms - s->looked_ms) * BUSY_PERCENT;
+        bool nothing_done = busy && disk_operations == s->disk_operations;
+        s->looks = nothing_done ? s->looks + 1 : 0;
+        s->disk_operations = disk_operations;
+        s->cpu_ms = cpu_ms;
+        s->looked_ms = now_ms;
+        if (s->looks < STANDSTILL_LOOKS || s->resets == STANDSTILL_RESETS)
+                return false;
+        s->looks = 0;
+        s->resets++;
+        return true;
+}
+
+bool standstill_look(struct standstill *s, const struct project *p, const struct state *state,
+                     const struct process *vm) {
+        _cleanup_qmp_ struct qmp *q = NULL;
+        uint64_t operations = 0, cpu_ms = 0;
+        if (vm_connect(p, state, MONITOR_TIMEOUT_MS, &q, NULL) < 0 || !count_disk_operations(q, &operations) ||
+            !used_cpu_ms(vm->pid, &cpu_ms) || !standstill_judge(s, operations, cpu_ms, now_ms()))
+                return false;
+        if (qmp_call(q, "system_reset", NULL, MONITOR_TIMEOUT_MS, NULL, NULL) < 0)
+                return false;
+        events_append(p, "repair:reset-at-standstill", NULL);
+        return true;
+}
