@@ -4,6 +4,7 @@
 #include <k3s-vm/lifecycle.h>
 #include <k3s-vm/summary.h>
 #include <k3s-vm/up.h>
+#include <k3s-vm/web_env.h>
 
 int print_summary(struct context *ctx, bool ready_text, struct error *err) {
         _cleanup_state_ struct state *s = NULL;
@@ -52,9 +53,13 @@ int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
                         .progress = ctx->progress,
                         .timeout_ms = timeout_ms,
         };
+        /* Found out now and not when all else is done; without Kubernetes nothing is written there. */
+        int r = str_eq(ctx->config->k3s_version, "none") ? 0 : web_env_check(ctx->project, ctx->config, err);
+        if (r < 0)
+                return r;
         _cleanup_state_ struct state *s = NULL;
         bool was_running = false;
-        int r = state_load(ctx->project, &s, err);
+        r = state_load(ctx->project, &s, err);
         _cleanup_process_ struct process vm = PROCESS_INIT;
         bool runs = r == 0 && vm_find(ctx->project, s, &vm, NULL) == 0;
         process_close(&vm);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <k3s-vm/config.h>
+#include <k3s-vm/dotenv.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/state.h>
 

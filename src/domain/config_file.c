@@ -165,6 +165,15 @@ int config_file_parse(const char *where, const char *text, size_t len, struct co
         return 0;
 }
 
+const char *config_file_problem(int r) {
+        return r == -ENOENT   ? "it is a symlink to a file that is not there"
+               : r == -EISDIR ? "it is a folder, not a file"
+               : r == -EINVAL ? "it is not a regular file"
+               : r == -ELOOP  ? "it is a symlink that leads to itself"
+               : r == -EFBIG  ? "it is larger than 1 MiB"
+                              : strerror(-r);
+}
+
 /* The text of the file; empty, with @ret_exists false, when there is none. */
 static int read_text(const char *path, const char *shown, struct buf *ret, bool *ret_exists, struct error *err) {
         _cleanup_error_ struct error cause = ERROR_INIT;
@@ -175,13 +184,7 @@ static int read_text(const char *path, const char *shown, struct buf *ret, bool 
         struct stat st;
         if (r == -ENOENT && lstat(path, &st) < 0)
                 return 0;
-        const char *why = r == -ENOENT   ? "it is a symlink to a file that is not there"
-                          : r == -EISDIR ? "it is a folder, not a file"
-                          : r == -EINVAL ? "it is not a regular file"
-                          : r == -ELOOP  ? "it is a symlink that leads to itself"
-                          : r == -EFBIG  ? "it is larger than 1 MiB"
-                                         : strerror(-r);
-        err_set(err, ERR_USAGE, -r, "%s: cannot read the configuration: %s", shown, why);
+        err_set(err, ERR_USAGE, -r, "%s: cannot read the configuration: %s", shown, config_file_problem(r));
         _cleanup_free_ char *quoted = str_shell_quote(path), *aside = xasprintf("%s.old", path),
                             *quoted_aside = str_shell_quote(aside);
         if (r == -EACCES)
@@ -279,49 +282,4 @@ void config_file_print(const struct config_file *f, struct buf *ret) {
                 buf_puts(ret, f->lines[i].raw);
                 buf_puts(ret, "\n");
         }
-}
-
-size_t dotenv_find(const char *text, size_t len, const char *key, char **ret_value) {
-        size_t found = 0, number = 0;
-        _cleanup_free_ char *value = NULL;
-        for (size_t at = 0; at < len;) {
-                const char *newline = memchr(text + at, '\n', len - at);
-                size_t n = newline ? (size_t)(newline - text) - at : len - at;
-                _cleanup_free_ char *line = xstrndup(text + at, n); /* ends at a NUL, should there be one */
-                at += n + 1;
-                number++;
-                line[strcspn(line, "\r")] = '\0';
-                const char *p = line + strspn(line, BLANKS);
-                if (str_starts(p, "export") && p[6] && strchr(BLANKS, p[6]))
-                        p += 6 + strspn(p + 6, BLANKS);
-                if (!str_starts(p, key))
-                        continue;
-                p += strlen(key);
-                p += strspn(p, BLANKS);
-                if (*p != '=')
-                        continue;
-                p++;
-                p += strspn(p, BLANKS);
-                size_t end;
-                if (*p == '"' || *p == '\'') {
-                        const char *close = strchr(p + 1, *p);
-                        /* Not closed: the quote stays and makes it an invalid value. */
-                        end = close ? (size_t)(close - p) - 1 : strlen(p);
-                        p += close ? 1 : 0;
-                } else {
-                        end = strcspn(p, " \t");
-                        /* A # begins a comment only behind a blank. */
-                        const char *rest = p + end + strspn(p + end, BLANKS);
-                        if (*p == '#')
-                                end = 0;
-                        else if (*rest && *rest != '#')
-                                end = strlen(p);
-                }
-                free(value);
-                value = xstrndup(p, end);
-                found = number;
-        }
-        if (found)
-                *ret_value = TAKE_PTR(value);
-        return found;
 }

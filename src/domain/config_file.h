@@ -45,6 +45,5 @@ void config_file_set(struct config_file *f, const char *key, const char *value);
 
 void config_file_print(const struct config_file *f, struct buf *ret);
 
-/* The last value of @key in a dotenv text, and its line number; 0 when there is none. Lines that cannot be read
- * are skipped: the file belongs to other programs. The caller frees @ret_value. */
-size_t dotenv_find(const char *text, size_t len, const char *key, char **ret_value);
+/* What is wrong with a file of at most 1 MiB that is there and that fs_read() answered @r for. */
+const char *config_file_problem(int r);

@@ -4,10 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <k3s-vm/dotenv.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/host.h>
-
-#include "config_file.h"
 
 #define OS_RELEASE_MAX (64U * 1024)
 

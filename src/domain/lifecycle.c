@@ -12,6 +12,7 @@
 #include <k3s-vm/ready.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/vm.h>
+#include <k3s-vm/web_env.h>
 
 #define SHUTDOWN_GRACE_MS (60U * 1000) /* K3s ends its pods; under TCG that takes ten seconds */
 #define MONITOR_TIMEOUT_MS 3000
@@ -305,6 +306,7 @@ int lifecycle_destroy(const struct lifecycle *l, bool all, struct error *err) {
                         return r;
         }
         remove_kubeconfig(l);
+        web_env_remove(p, l->config, l->progress);
         const char *const files[] = {p->pid_path, p->log_path, p->events_path};
         for (size_t i = 0; i < ELEMENTSOF(files); i++) {
                 r = fs_unlink(files[i], err);

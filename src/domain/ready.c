@@ -7,6 +7,7 @@
 #include <k3s-vm/health.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/ready.h>
+#include <k3s-vm/web_env.h>
 
 #include "standstill.h"
 
@@ -235,7 +236,10 @@ static int keep_kubeconfig(struct wait *w, struct error *err) {
                 return err_wrap(err, r, "cannot read the cluster's kubeconfig");
         _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
         kubeconfig_keep_namespace(w->kubeconfig, path);
-        return kubeconfig_write(w->kubeconfig, path, err);
+        r = kubeconfig_write(w->kubeconfig, path, err);
+        if (r < 0)
+                return r;
+        return web_env_write(w->ready->project, w->ready->config, w->kubeconfig, w->ready->progress, err);
 }
 
 static int nodes_ready(struct wait *w, struct error *err) {

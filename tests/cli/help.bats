@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 load ../lib/common
 
-COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor autostart completion"
+COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor env autostart completion"
 PASSED_ON="kubectl k9s"
 
 setup() {
@@ -88,7 +88,7 @@ setup() {
 }
 
 @test "an operand where none belongs is a usage error" {
-  for command in start stop restart status reset destroy list doctor; do
+  for command in start stop restart status reset destroy list doctor env; do
     fails_with 2 '"surplus"' "$K3S_VM" "$command" surplus
   done
 }
