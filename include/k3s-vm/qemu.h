@@ -31,6 +31,11 @@ struct qemu_spec {
 };
 void qemu_argv(const struct qemu_spec *spec, struct strv *ret);
 
+/* The network's name for the monitor, and a forward as QEMU writes one ("tcp:127.0.0.1:8080-10.0.2.15:80"; the caller
+ * frees). */
+#define QEMU_NETDEV "net0"
+char *qemu_forward_rule(const struct forward *f);
+
 /* Names of the sockets in the runtime folder. The supervisor makes both listening sockets itself and hands
  * them to QEMU under these descriptor numbers: whoever connects afterwards never comes too early. */
 #define QEMU_QMP_SUPERVISOR "qmp-supervisor.sock"

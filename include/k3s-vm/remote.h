@@ -37,13 +37,19 @@ DEFINE_FREEP(struct remote, remote_free)
 /* Reads an SSH banner ("SSH-2.0-…") from 127.0.0.1:@port within @timeout_ms; no login. 0 or a negative errno. */
 int remote_probe_banner(uint16_t port, unsigned timeout_ms, struct error *err);
 
+/* Fills @data with at most @len bytes; 0 at the end. A negative errno ends the command and is what remote_exec()
+ * returns. It may take its time, not wait for others. */
+typedef ssize_t remote_input_fn(void *data, size_t len, void *userdata, struct error *err);
+
 struct remote_exec {
         const char *command; /* for the guest's shell; quote with str_shell_quote() */
         const void *input;   /* bytes for its stdin; NULL: empty */
         size_t input_len;
-        struct buf *ret_stdout; /* bounded by its own limit; NULL: dropped */
+        remote_input_fn *read_input; /* NULL, or asked for further bytes for its stdin */
+        void *userdata;              /* for @read_input */
+        struct buf *ret_stdout;      /* bounded by its own limit; NULL: dropped */
         struct buf *ret_stderr;
-        unsigned timeout_ms; /* 0: 60 s */
+        unsigned timeout_ms; /* 0: 60 s; with @read_input counted anew from each time that the guest takes some */
 };
 /* Runs a command and collects its output. 0 when it ran, its status in @ret_status (128 + number when a signal
  * ended it). -E2BIG for more output than the buffers hold, -ETIMEDOUT (what it started may run on in the

@@ -23,14 +23,19 @@ static bool is_shown(const struct command *c) {
 
 /* Words that the first operand of a command may be; NULL: it is a file, or free. */
 static const char *const *fixed_operands(const struct command *c) {
-        static const char *const logs[] = {"vm", "serial", "k3s", "supervisor", NULL};
-        static const char *const shells[] = {"bash", "zsh", "fish", NULL};
-        static const char *const switches[] = {"on", "off", "status", NULL};
-        if (str_eq(c->name, "logs"))
-                return logs;
-        if (str_eq(c->name, "autostart"))
-                return switches;
-        return str_eq(c->name, "completion") ? shells : NULL;
+        static const struct {
+                const char *command;
+                const char *words[5]; /* NULL-terminated */
+        } table[] = {
+                        {"logs", {"vm", "serial", "k3s", "supervisor"}},
+                        {"ports", {"list", "add", "remove"}},
+                        {"autostart", {"on", "off", "status"}},
+                        {"completion", {"bash", "zsh", "fish"}},
+        };
+        for (size_t i = 0; i < ELEMENTSOF(table); i++)
+                if (str_eq(c->name, table[i].command))
+                        return table[i].words;
+        return NULL;
 }
 
 /* Whether an option's argument is a path, judged by how the help writes it. */

@@ -37,25 +37,36 @@ int config_check_port(const char *text, uint16_t *ret, struct error *err) {
         return 0;
 }
 
+/* "8080:80", or with the address and the protocol that a forward has: "127.0.0.1:8080:80/tcp". */
+int config_check_forward(const char *text, struct forward *ret, struct error *err) {
+        static const char allowed[] = "must be like 8080:30081 (TCP port here, on 127.0.0.1, and port in the VM)",
+                          address[] = "127.0.0.1:", protocol[] = "/tcp";
+        const char *ports = str_starts(text, address) ? text + strlen(address) : text;
+        size_t len = strlen(ports);
+        if (str_ends(ports, protocol))
+                len -= strlen(protocol);
+        _cleanup_free_ char *host_text = xstrndup(ports, len);
+        char *colon = strchr(host_text, ':');
+        uint64_t host, guest;
+        if (!colon)
+                return refuse(err, allowed, text);
+        *colon = '\0';
+        if (str_to_u64(host_text, 1, UINT16_MAX, &host) < 0 || str_to_u64(colon + 1, 1, UINT16_MAX, &guest) < 0)
+                return refuse(err, allowed, text);
+        *ret = (struct forward){.host_port = (uint16_t)host, .guest_port = (uint16_t)guest};
+        return 0;
+}
+
 int config_check_forwards(const char *text, struct forward **ret, size_t *ret_n, struct error *err) {
-        static const char allowed[] = "must be a list like \"8080:30081 5432:30432\" (port here:port in the VM)";
         _cleanup_strv_ struct strv words = {0};
         strv_split(&words, text, " \t,");
         if (words.len > FORWARDS_MAX)
                 return err_set(err, ERR_USAGE, E2BIG, "at most %d forwards are allowed", FORWARDS_MAX);
         _cleanup_free_ struct forward *forwards = xcalloc(words.len, sizeof(*forwards));
         for (size_t i = 0; i < words.len; i++) {
-                char *colon = strchr(words.items[i], ':');
-                uint64_t host, guest;
-                if (!colon)
-                        return refuse(err, allowed, words.items[i]);
-                *colon = '\0';
-                bool ok = str_to_u64(words.items[i], 1, UINT16_MAX, &host) == 0 &&
-                          str_to_u64(colon + 1, 1, UINT16_MAX, &guest) == 0;
-                *colon = ':';
-                if (!ok)
-                        return refuse(err, allowed, words.items[i]);
-                forwards[i] = (struct forward){.host_port = (uint16_t)host, .guest_port = (uint16_t)guest};
+                int r = config_check_forward(words.items[i], &forwards[i], err);
+                if (r < 0)
+                        return r;
         }
         *ret = TAKE_PTR(forwards);
         *ret_n = words.len;

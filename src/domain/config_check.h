@@ -10,6 +10,7 @@
 int config_check_number(const char *text, unsigned min, unsigned max, const char *unit, unsigned *ret,
                         struct error *err);
 int config_check_port(const char *text, uint16_t *ret, struct error *err);
+int config_check_forward(const char *text, struct forward *ret, struct error *err);
 int config_check_forwards(const char *text, struct forward **ret, size_t *ret_n, struct error *err);
 
 /* For values that are text; the caller frees @ret. @p says what a relative path is relative to. */

@@ -297,11 +297,10 @@ bool port_taken(struct port_scan *s, uint16_t port, const struct registry *regis
 }
 
 int port_error(const struct port_holder *h, const char *key, struct error *err) {
-        _cleanup_free_ char *other =
-                        str_eq(key, "FORWARDS")
-                                        ? xasprintf("Or use another port: k3s-vm configure FORWARDS='OTHER:PORT …'")
-                                        : xasprintf("Or use another port: k3s-vm configure %s=%u", key,
-                                                    h->port < UINT16_MAX ? h->port + 1U : h->port - 1U);
+        _cleanup_free_ char *other = str_eq(key, "FORWARDS")
+                                                     ? xasprintf("Or use another port: k3s-vm ports add OTHER:PORT")
+                                                     : xasprintf("Or use another port: k3s-vm configure %s=%u", key,
+                                                                 h->port < UINT16_MAX ? h->port + 1U : h->port - 1U);
         _cleanup_free_ char *started = h->started ? xasprintf(", started %s", h->started) : xstrdup("");
         int r;
         if (h->vm_project) {

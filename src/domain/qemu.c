@@ -3,6 +3,7 @@
 
 #include <k3s-vm/buf.h>
 #include <k3s-vm/fs.h>
+#include <k3s-vm/forward.h>
 #include <k3s-vm/qemu.h>
 
 #define GUEST_ADDRESS "10.0.2.15"
@@ -126,20 +127,21 @@ static void push_drives(const struct qemu_spec *spec, struct strv *v) {
                 push_read_only_drive(v, "payload", spec->payload_path, g->payload_serial, SLOT_PAYLOAD, "");
 }
 
-static void add_forward(struct buf *b, unsigned host_port, unsigned guest_port) {
-        buf_printf(b, ",hostfwd=tcp:127.0.0.1:%u-" GUEST_ADDRESS ":%u", host_port, guest_port);
+char *qemu_forward_rule(const struct forward *f) {
+        return xasprintf("tcp:127.0.0.1:%u-" GUEST_ADDRESS ":%u", f->host_port, f->guest_port);
 }
 
 static void push_network(const struct qemu_spec *spec, struct strv *v) {
-        const struct config *c = spec->config;
         _cleanup_buf_ struct buf b = BUF_INIT(0);
-        buf_puts(&b, "user,id=net0,ipv4=on,ipv6=off,net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3,dhcpstart=" GUEST_ADDRESS
+        buf_puts(&b, "user,id=" QEMU_NETDEV
+                     ",ipv4=on,ipv6=off,net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3,dhcpstart=" GUEST_ADDRESS
                      ",restrict=off");
-        add_forward(&b, c->api_port, 6443);
-        add_forward(&b, c->ssh_port, 22);
-        add_forward(&b, c->web_port, c->web_node_port);
-        for (size_t i = 0; i < c->n_forwards; i++)
-                add_forward(&b, c->forwards[i].host_port, c->forwards[i].guest_port);
+        _cleanup_free_ struct forward *forwards = NULL;
+        size_t n = forward_configured(spec->config, &forwards);
+        for (size_t i = 0; i < n; i++) {
+                _cleanup_free_ char *rule = qemu_forward_rule(&forwards[i]);
+                buf_printf(&b, ",hostfwd=%s", rule);
+        }
         push2(v, "-netdev", buf_str(&b));
 
         /* The address's lower half is the end of the UUID: stable, and different from VM to VM. */
@@ -147,8 +149,8 @@ static void push_network(const struct qemu_spec *spec, struct strv *v) {
         const char *tail = len >= 6 ? spec->uuid + len - 6 : "000000";
         strv_push(v, "-device");
         /* No boot ROM: it is loaded and run by the firmware, and nothing here boots from the network. */
-        strv_pushf(v, "virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:%.2s:%.2s:%.2s,romfile=,addr=0x%x", tail,
-                   tail + 2, tail + 4, (unsigned)SLOT_NET);
+        strv_pushf(v, "virtio-net-pci,id=nic0,netdev=" QEMU_NETDEV ",mac=52:54:00:%.2s:%.2s:%.2s,romfile=,addr=0x%x",
+                   tail, tail + 2, tail + 4, (unsigned)SLOT_NET);
 }
 
 static void push_devices(struct strv *v) {

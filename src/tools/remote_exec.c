@@ -31,8 +31,11 @@ struct sink {
 
 struct source {
         const char *data;
-        size_t len; /* bytes left at @data */
-        int fd;     /* -1: only what is in memory */
+        size_t len;            /* bytes left at @data */
+        int fd;                /* -1: only what is in memory */
+        remote_input_fn *read; /* NULL, or where more comes from */
+        void *userdata;
+        unsigned timeout_ms; /* for @read: how long the guest may take nothing */
         char *chunk;
         bool eof_sent;
 };
@@ -189,6 +192,16 @@ static int fill_sink(struct run *run, int i, struct error *err) {
         return 1;
 }
 
+/* 1, or 0 at the end. */
+static int pull_source(struct source *source, struct error *err) {
+        ssize_t n = source->read(source->chunk, CHUNK, source->userdata, err);
+        if (n < 0)
+                return (int)n;
+        source->data = source->chunk;
+        source->len = (size_t)n;
+        return n > 0;
+}
+
 static int read_source(struct source *source) {
         ssize_t n = read(source->fd, source->chunk, CHUNK);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -202,7 +215,7 @@ static int read_source(struct source *source) {
         return 1;
 }
 
-static int feed_source(struct run *run) {
+static int feed_source(struct run *run, struct error *err) {
         struct source *source = &run->source;
         if (source->eof_sent)
                 return 0;
@@ -216,6 +229,11 @@ static int feed_source(struct run *run) {
                                 return 0;
                         run->source_ready = false;
                         return read_source(source);
+                }
+                if (source->read) {
+                        int r = pull_source(source, err);
+                        if (r != 0)
+                                return r;
                 }
                 libssh.ssh_channel_send_eof(run->channel);
                 source->eof_sent = true;
@@ -235,6 +253,8 @@ static int feed_source(struct run *run) {
         }
         source->data += written;
         source->len -= (size_t)written;
+        if (written > 0 && source->read)
+                run->deadline_ms = now_ms() + source->timeout_ms;
         return written > 0;
 }
 
@@ -322,7 +342,10 @@ static int run_step(struct run *run, struct error *err) {
                         return r;
                 moved |= r;
         }
-        moved |= feed_source(run);
+        int fed = feed_source(run, err);
+        if (fed < 0)
+                return fed;
+        moved |= fed;
         /* Any call of libssh may have taken in what belongs to a stream that was looked at before it, and
          * nothing more may come from the socket. */
         return moved || run->arrived;
@@ -331,7 +354,7 @@ static int run_step(struct run *run, struct error *err) {
 static int run_to_end(struct run *run, const char *command, int *ret_status, struct error *err) {
         for (size_t i = 0; i < ELEMENTSOF(run->sinks); i++)
                 run->sinks[i].pending = xcalloc(1, CHUNK);
-        if (run->source.fd >= 0)
+        if (run->source.fd >= 0 || run->source.read)
                 run->source.chunk = xcalloc(1, CHUNK);
         int r = open_channel(run, command, err);
         if (r < 0)
@@ -366,13 +389,19 @@ static int run_to_end(struct run *run, const char *command, int *ret_status, str
 }
 
 int remote_exec(struct remote *r, const struct remote_exec *exec, int *ret_status, struct error *err) {
+        unsigned timeout_ms = exec->timeout_ms ? exec->timeout_ms : 60000;
         _cleanup_(run_clear) struct run run = {
                         .remote = r,
                         .sinks = {{.memory = exec->ret_stdout, .fd = -1}, {.memory = exec->ret_stderr, .fd = -1}},
-                        .source = {.data = exec->input, .len = exec->input_len, .fd = -1},
+                        .source = {.data = exec->input,
+                                   .len = exec->input_len,
+                                   .fd = -1,
+                                   .read = exec->read_input,
+                                   .userdata = exec->userdata,
+                                   .timeout_ms = timeout_ms},
                         .signal_fd = -1,
                         .status = NO_STATUS,
-                        .deadline_ms = now_ms() + (exec->timeout_ms ? exec->timeout_ms : 60000),
+                        .deadline_ms = now_ms() + timeout_ms,
         };
         return run_to_end(&run, exec->command, ret_status, err);
 }

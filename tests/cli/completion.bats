@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 load ../lib/common
 
-COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor kubectl k9s env autostart completion"
+COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor kubectl k9s env ports load init autostart completion"
 
 setup() {
   setup_project
@@ -40,6 +40,7 @@ in_fish() {
   [ "$(in_bash --project /x logs ser)" = serial ]
   [ "$(in_bash configure VM_CP)" = VM_CPUS= ]
   [ "$(in_bash completion z)" = zsh ]
+  [ "$(in_bash ports rem)" = remove ]
   [ "$(in_bash help doc)" = doctor ]
 }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 load ../lib/common
 
-COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor env autostart completion"
+COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor env ports load init autostart completion"
 PASSED_ON="kubectl k9s"
 
 setup() {
@@ -88,7 +88,7 @@ setup() {
 }
 
 @test "an operand where none belongs is a usage error" {
-  for command in start stop restart status reset destroy list doctor env; do
+  for command in start stop restart status reset destroy list doctor env init; do
     fails_with 2 '"surplus"' "$K3S_VM" "$command" surplus
   done
 }
@@ -113,6 +113,9 @@ setup() {
   fails_with 2 'name of a shell' "$K3S_VM" completion tcsh
   fails_with 2 '"nosuch"' "$K3S_VM" logs nosuch
   fails_with 2 '"many"' "$K3S_VM" logs --lines many
+  fails_with 2 'wants a port' "$K3S_VM" ports add
+  fails_with 2 'wants a port' "$K3S_VM" ports remove
+  fails_with 2 '"open"' "$K3S_VM" ports open 80
   fails_with 2 'not both' "$K3S_VM" logs --follow --json
 }
 

@@ -142,6 +142,45 @@ web_page_is_there() {
   [[ "$output" == *"running already"* ]]
 }
 
+@test "the credentials are in web/.env, and what they hold reaches the cluster" {
+  (
+    cd "$PROJECT/web"
+    # shellcheck source=/dev/null
+    . ./.env
+    cmp .kube/config "$KUBECONFIG"
+    base64 -d <<<"$KUBECONFIG_PRIMARY" >"$BATS_TEST_TMPDIR/primary.json"
+  )
+  [ "$(stat -c %a "$PROJECT/web/.env")" = 600 ]
+  jq -r '.users[0].user["client-certificate-data"]' "$BATS_TEST_TMPDIR/primary.json" | base64 -d >"$BATS_TEST_TMPDIR/cert"
+  jq -r '.users[0].user["client-key-data"]' "$BATS_TEST_TMPDIR/primary.json" | base64 -d >"$BATS_TEST_TMPDIR/key"
+  jq -r '.clusters[0].cluster["certificate-authority-data"]' "$BATS_TEST_TMPDIR/primary.json" | base64 -d >"$BATS_TEST_TMPDIR/ca"
+  curl -sSf --cacert "$BATS_TEST_TMPDIR/ca" --cert "$BATS_TEST_TMPDIR/cert" --key "$BATS_TEST_TMPDIR/key" \
+    "$(jq -r '.clusters[0].cluster.server' "$BATS_TEST_TMPDIR/primary.json")/version" | grep -q gitVersion
+}
+
+@test "an image from a file runs in a pod, and a second load leaves it out" {
+  cat >"$BATS_TEST_TMPDIR/main.c" <<'END'
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+        puts("loaded");
+        fflush(stdout);
+        return pause();
+}
+END
+  "${CC:-cc}" -static -O1 -o "$BATS_TEST_TMPDIR/main" "$BATS_TEST_TMPDIR/main.c"
+  "$ROOT/tests/lib/image.py" shop/worker:1 "$BATS_TEST_TMPDIR/main" "$BATS_TEST_TMPDIR/worker.tar"
+  gzip "$BATS_TEST_TMPDIR/worker.tar"
+  "$K3S_VM" load "$BATS_TEST_TMPDIR/worker.tar.gz"
+  "$K3S_VM" load --list | grep -q '^docker.io/shop/worker:1 '
+  run "$K3S_VM" load "$BATS_TEST_TMPDIR/worker.tar.gz"
+  [ "$status" -eq 0 ]
+  [[ "$output" == *"has it already"* ]]
+  kubectl run worker --image=shop/worker:1 --image-pull-policy=Never --restart=Never
+  until_ok 120 bash -c "'$K3S_VM' kubectl logs worker | grep -qx loaded"
+  kubectl delete pod worker --grace-period=0 --force
+}
+
 @test "stop and start keep the Deployment, its Secret and the certificates" {
   kubectl create secret generic kept --from-literal=word=hello
   before=$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')

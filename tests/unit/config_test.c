@@ -123,8 +123,10 @@ static void values_out_of_range_name_file_line_and_key(void **state) {
         assert_text_fails(s, "K3S_VERSION=newest\n", ":1: K3S_VERSION: must be stable");
         assert_text_fails(s, "K3S_VERSION=1.31\n", ":1: K3S_VERSION: must be stable");
         assert_text_fails(s, "DNS=localhost\n", ":1: DNS: must be an IPv4 address");
-        assert_text_fails(s, "FORWARDS=8080\n", ":1: FORWARDS: must be a list");
-        assert_text_fails(s, "FORWARDS=8080:0\n", ":1: FORWARDS: must be a list");
+        assert_text_fails(s, "FORWARDS=8080\n", ":1: FORWARDS: must be like");
+        assert_text_fails(s, "FORWARDS=0.0.0.0:8080:80\n", ":1: FORWARDS: must be like");
+        assert_text_fails(s, "FORWARDS=8080:80/udp\n", ":1: FORWARDS: must be like");
+        assert_text_fails(s, "FORWARDS=8080:0\n", ":1: FORWARDS: must be like");
         assert_text_fails(s, "KUBECONFIG_PATH=/etc/passwd\n", ":1: KUBECONFIG_PATH: must be a path below");
         assert_text_fails(s, "KUBECONFIG_PATH=a/../../b\n", ":1: KUBECONFIG_PATH: must be a path below");
         assert_text_fails(s, "WEB_ENV_PATH=.k3s-vm/config\n", ":1: WEB_ENV_PATH: must not be in .k3s-vm");
@@ -157,7 +159,7 @@ static void a_port_used_twice_is_an_error(void **state) {
 static void paths_are_below_the_project_and_forwards_are_a_list(void **state) {
         struct scratch *s = *state;
         set_text(s, "FLAVOR=./my/guest\nK3S_VERSION=/opt/k3s\nK3S_AIRGAP_IMAGES=images.tar\n"
-                    "FORWARDS=\"8080:30081, 5432:30432\"\nKUBECONFIG_PATH=./a//b/./c\n");
+                    "FORWARDS=\"127.0.0.1:8080:30081/tcp, 5432:30432\"\nKUBECONFIG_PATH=./a//b/./c\n");
         _cleanup_config_ struct config *c = load(s);
         _cleanup_free_ char *guest = path_join(s->root, "./my/guest"), *images = path_join(s->root, "images.tar");
         assert_string_equal(c->flavor, guest);

@@ -102,12 +102,14 @@ static inline struct remote_address sshd_address(const struct sshd *s) {
 
 static inline void sshd_run(struct sshd *s, const char *sshd) {
         _cleanup_free_ char *config = sshd_path(s, "sshd_config"), *log = sshd_path(s, "log");
-        _cleanup_free_ char *text = xasprintf("Port %u\nListenAddress 127.0.0.1\nHostKey %s/host_key\n"
-                                              "AuthorizedKeysFile %s/key.pub\nPidFile none\nUsePAM no\n"
-                                              "StrictModes no\nPasswordAuthentication no\nLogLevel ERROR\n"
-                                              "PermitRootLogin prohibit-password\nSubsystem sftp %s\n"
-                                              "SetEnv HOME=%s\n", /* no start-up files of this user's shell */
-                                              s->port, s->dir, s->dir, s->subsystem, s->dir);
+        _cleanup_free_ char *text =
+                        xasprintf("Port %u\nListenAddress 127.0.0.1\nHostKey %s/host_key\n"
+                                  "AuthorizedKeysFile %s/key.pub\nPidFile none\nUsePAM no\n"
+                                  "StrictModes no\nPasswordAuthentication no\nLogLevel ERROR\n"
+                                  "PermitRootLogin prohibit-password\nSubsystem sftp %s\n"
+                                  "SetEnv HOME=%s PATH=%s/bin:/usr/bin:/bin\n", /* no start-up files of this user's
+                                                                                   shell; programs of the tests */
+                                  s->port, s->dir, s->dir, s->subsystem, s->dir, s->dir);
         write_text(config, text, 0600);
         _cleanup_fclose_ FILE *f = fopen(log, "we");
         struct proc_spec spec = PROC_SPEC_INIT;

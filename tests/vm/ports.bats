@@ -1,0 +1,73 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
+# Forwards of a VM that runs: through QEMU's monitor, and in QEMU's arguments at the next start.
+
+load ../lib/common
+load ../lib/vm
+
+setup_file() { tiny_guest; }
+setup() { vm_project; }
+teardown() { vm_teardown; }
+
+# serve: a page on port 8000 of the guest.
+serve() {
+  "$K3S_VM" exec -- sh -c 'mkdir -p /tmp/www && echo "hello from the guest" >/tmp/www/index.html && busybox httpd -p 8000 -h /tmp/www'
+}
+
+# fetch PORT: what the guest's page says through that port of the host.
+fetch() {
+  curl -sS --max-time 10 "http://127.0.0.1:$1/"
+}
+
+@test "a port is added while the VM runs, survives a restart, and is removed" {
+  port=$((WEB_PORT + 1))
+  "$K3S_VM"
+  serve
+  run ! fetch "$port"
+  run --separate-stderr "$K3S_VM" ports add "$port:8000"
+  echo "$stderr"
+  [ "$status" -eq 0 ]
+  [ "$(fetch "$port")" = "hello from the guest" ]
+  # Nobody else on the network can reach it.
+  [ "$(ss -Hltn "sport = :$port" | awk '{ print $4 }')" = "127.0.0.1:$port" ]
+  [ "$("$K3S_VM" --json ports | jq -c ".running, (.forwards[] | select(.port == $port) | .key, .open)" | tr '\n' ' ')" = \
+    'true "FORWARDS" true ' ]
+
+  "$K3S_VM" restart
+  tr '\0' '\n' <"/proc/$(vm_pid)/cmdline" | grep -q "hostfwd=tcp:127.0.0.1:$port-10.0.2.15:8000"
+  serve
+  [ "$(fetch "$port")" = "hello from the guest" ]
+
+  "$K3S_VM" ports remove "$port"
+  run ! fetch "$port"
+  [ "$("$K3S_VM" configure FORWARDS)" = "" ]
+  [ "$("$K3S_VM" ports | wc -l)" -eq 3 ]
+}
+
+@test "ports tells what is open now from what is kept for the next start" {
+  port=$((WEB_PORT + 1))
+  "$K3S_VM" ports add "$port:8000"
+  "$K3S_VM"
+  [ "$("$K3S_VM" ports | grep -c 'FORWARDS$')" -eq 1 ]
+  "$K3S_VM" configure "FORWARDS=$((port + 1)):8000"
+  "$K3S_VM" ports | grep -q "^127.0.0.1:$((port + 1)) .*from the next start on"
+  "$K3S_VM" ports | grep -q "^127.0.0.1:$port .*until the VM stops"
+  # Added again, it is the user's once more; the other is opened by adding it.
+  "$K3S_VM" ports add "$port:8000" "$((port + 1)):8000"
+  [ "$("$K3S_VM" ports | grep -c 'FORWARDS$')" -eq 2 ]
+}
+
+@test "a port that somebody has is exit 5, and nothing is changed" {
+  "$K3S_VM"
+  port=$((WEB_PORT + 1))
+  python3 -c 'import socket, sys, time
+s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); time.sleep(60)' "$port" 3>&- &
+  holder=$!
+  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
+  run "$K3S_VM" ports add "$((port + 1)):8000" "$port:8000"
+  kill "$holder"
+  echo "$output"
+  [ "$status" -eq 5 ]
+  [[ "$output" == *"PID $holder"* ]]
+  [ "$("$K3S_VM" ports | wc -l)" -eq 3 ]
+}
