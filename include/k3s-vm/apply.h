@@ -5,7 +5,7 @@
  * Namespaces and CustomResourceDefinitions go first and are waited for; then what others need; then what runs. Within
  * such a wave many requests are under way at once.
  *
- * What was applied is written down in the cluster itself (ConfigMap kube-system/k3s-vm-applied: for each object a hash
+ * What was applied is written down in the cluster itself (Secret kube-system/k3s-vm-applied: for each object a hash
  * of what was sent, and the uid and resourceVersion that it then had), so that it goes where the cluster goes: a new
  * cluster has none, a restored snapshot the one of its time. An object is left out of the next apply only if the
  * manifest's hash is the same and the cluster's object still has that very uid and resourceVersion: whatever anybody
@@ -53,5 +53,5 @@ struct apply {
 int apply_run(const struct apply *a, size_t ret_counts[static APPLY_RESULTS], struct error *err);
 
 /* Whether the cluster has not got exactly these manifests by the last apply_run() of the whole project: they changed
- * since, or the cluster is another one. */
+ * since, or the cluster is another one, or not all of it was rolled out. One request; none without manifests. */
 int apply_is_due(const struct kubeconfig *k, const struct manifests *m, bool *ret, struct error *err);

@@ -6,7 +6,8 @@
 #include "apply_internal.h"
 
 #define RECORD_NAME "k3s-vm-applied"
-#define RECORD_PATH "/api/v1/namespaces/kube-system/configmaps/" RECORD_NAME
+/* A Secret, because from the hash of a short password the password could be found. */
+#define RECORD_PATH "/api/v1/namespaces/kube-system/secrets/" RECORD_NAME
 /* The API takes a little more than a megabyte. */
 #define RECORD_MAX_BYTES 900000U
 
@@ -16,9 +17,22 @@ void record_clear(struct apply_record *r) {
         *r = (struct apply_record){0};
 }
 
-static void read_record(const struct json *config_map, struct apply_record *ret) {
-        ret->digest = xstrdup(json_string(json_get(config_map, "data", "digest")));
-        const char *text = json_string(json_get(config_map, "data", "objects"));
+/* A value of the Secret; the caller frees. NULL: there is none. */
+static char *read_value(const struct json *secret, const char *name) {
+        const char *encoded = json_string(json_get(secret, "data", name));
+        char *text = NULL;
+        size_t len;
+        return encoded && base64_decode(encoded, &text, &len, NULL) == 0 ? text : NULL;
+}
+
+static void set_value(struct json *data, const char *name, const char *text) {
+        _cleanup_free_ char *encoded = base64_encode(text, strlen(text));
+        json_set_string(data, name, encoded);
+}
+
+static void read_record(const struct json *secret, struct apply_record *ret) {
+        ret->digest = read_value(secret, "digest");
+        _cleanup_free_ char *text = read_value(secret, "objects");
         if (text && json_parse(text, strlen(text), &ret->objects, NULL) < 0)
                 ret->objects = NULL;
 }
@@ -131,19 +145,19 @@ int record_write(struct run *run, struct error *err) {
         _cleanup_free_ char *before = run->record.objects ? json_print(run->record.objects, false) : NULL;
         if (str_eq(before, objects) && str_eq(run->record.digest, kept))
                 return 0;
-        _cleanup_json_ struct json *map = json_new_object();
-        json_set_string(map, "apiVersion", "v1");
-        json_set_string(map, "kind", "ConfigMap");
-        struct json *metadata = json_set_object(map, "metadata");
+        _cleanup_json_ struct json *secret = json_new_object();
+        json_set_string(secret, "apiVersion", "v1");
+        json_set_string(secret, "kind", "Secret");
+        struct json *metadata = json_set_object(secret, "metadata");
         json_set_string(metadata, "name", RECORD_NAME);
         json_set_string(metadata, "namespace", "kube-system");
-        struct json *data = json_set_object(map, "data");
-        json_set_string(data, "digest", kept);
-        json_set_string(data, "objects", objects);
+        struct json *data = json_set_object(secret, "data");
+        set_value(data, "digest", kept);
+        set_value(data, "objects", objects);
         _cleanup_kube_call_ struct kube_call call = {
                         .method = "PATCH",
                         .path = xstrdup(RECORD_PATH "?fieldManager=" FIELD_MANAGER "&force=true"),
-                        .body = json_print(map, false),
+                        .body = json_print(secret, false),
                         .metadata_only = true,
         };
         r = kube_perform_one(run->kube, &call, err);
@@ -154,6 +168,10 @@ int apply_is_due(const struct kubeconfig *k, const struct manifests *m, bool *re
         _cleanup_kube_ struct kube *kube = NULL;
         struct apply_record record = {0};
         char digest[SHA256_HEX_LEN + 1];
+        if (m->n == 0) {
+                *ret = false; /* what was there before is pruned only if asked */
+                return 0;
+        }
         int r = manifests_digest(m, digest, err);
         if (r == 0)
                 r = kube_new(k, &kube, err);
@@ -161,9 +179,7 @@ int apply_is_due(const struct kubeconfig *k, const struct manifests *m, bool *re
                 r = record_read(kube, &record, err);
         if (r < 0)
                 return r;
-        /* Without manifests and without a record there is nothing to do; what a record lists is pruned only if asked.
-         */
-        *ret = !str_eq(record.digest, digest) && (m->n > 0 || record.digest);
+        *ret = !str_eq(record.digest, digest);
         record_clear(&record);
         return 0;
 }

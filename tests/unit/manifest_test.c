@@ -36,8 +36,8 @@ static void documents_and_lists_become_objects_in_their_order(void **state _unus
         assert_string_equal(m.items[2].name, "three");
         _cleanup_free_ char *where = manifest_where(&m.items[1], ".metadata.namespace"),
                             *nested = manifest_where(&m.items[2], NULL), *first = manifest_where(&m.items[0], NULL);
-        assert_string_equal(where, "web.yaml:10 (document 2)");
-        assert_string_equal(nested, "web.yaml:11 (document 2)");
+        assert_string_equal(where, "web.yaml:11 (document 2)");
+        assert_string_equal(nested, "web.yaml:12 (document 2)");
         assert_string_equal(first, "web.yaml:1 (document 1)");
 }
 
