@@ -165,7 +165,11 @@ static int run_apply(struct context *ctx, const struct arguments *args, struct e
         };
         size_t counts[APPLY_RESULTS];
         r = apply_run(&a, counts, err);
-        print_end(&output, counts);
+        size_t n = 0;
+        for (size_t i = 0; i < APPLY_RESULTS; i++)
+                n += counts[i];
+        if (n > 0 || r == 0)
+                print_end(&output, counts);
         json_free(output.objects);
         return r;
 }
