@@ -29,6 +29,7 @@ struct command_option {
 /* What was given on the command line. */
 struct arguments {
         const char *values[COMMAND_OPTIONS_MAX]; /* by position in the command's options; "" for a switch */
+        struct strv all[COMMAND_OPTIONS_MAX];    /* every value, where an option was given more than once */
         struct strv rest;                        /* operands */
 };
 
@@ -63,6 +64,9 @@ int context_config(struct context *ctx, struct error *err);
 int context_state(struct context *ctx, struct state **ret, struct error *err);
 /* The value of an option, or NULL when it was not given. */
 const char *arguments_get(const struct command *command, const struct arguments *args, const char *option);
+
+/* Every value of an option, in order; belongs to @args. */
+const struct strv *arguments_all(const struct command *command, const struct arguments *args, const char *option);
 
 /* Asks "… [y/N]" on the terminal. 0: yes. Not a terminal: ERR_USAGE that names --yes. No: ERR_INTERRUPTED. */
 int ask_yes_no(const struct context *ctx, const char *question, struct error *err);

@@ -53,6 +53,24 @@ void http_response_clear(struct http_response *r);
  * and protocol failures; -E2BIG for a body over the bound. */
 int http_perform(struct http *h, const struct http_request *request, struct http_response *ret, struct error *err);
 
+/* One of several requests that are under way at once. */
+struct http_exchange {
+        struct http_request request;
+        struct http_response response; /* where @result is 0 */
+        int result;                    /* as http_perform()'s */
+        struct error error;
+        bool over; /* an answer came, or none will */
+};
+#define HTTP_EXCHANGE_INIT ((struct http_exchange){0})
+void http_exchange_clear(struct http_exchange *e); /* what came; the request stays the caller's */
+
+/* Performs them all, at most @parallel (1 to 64) at once: over one HTTP/2 connection where the server knows that, else
+ * over a few connections; they are kept for the next time. @on_done (may be NULL) is called as each one ends. Returns 0
+ * whatever came of each; interrupted: -ECANCELED, and those that are not over had no answer. */
+typedef void http_done_fn(struct http_exchange *e, void *userdata);
+int http_perform_all(struct http *h, struct http_exchange *exchanges, size_t n, unsigned parallel,
+                     http_done_fn *on_done, void *userdata, struct error *err);
+
 struct http_download {
         const char *url;
         const char *path;   /* where the whole file goes, atomically; "PATH.part" until then */

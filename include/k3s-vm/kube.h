@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cluster's API: kubeconfig, readiness, nodes.
+ * The cluster's API: kubeconfig, readiness, nodes, and requests of any kind, many at once.
  */
 #pragma once
 
@@ -33,6 +33,8 @@ int kubeconfig_adapt(struct kubeconfig *k, uint16_t port, const char *name, stru
 /* Gives the current context of @k the namespace that the current context in the file at @path has, where that file is
  * of the same cluster, by its authority: `kubectl config set-context --current --namespace=x` outlasts a new start. */
 void kubeconfig_keep_namespace(struct kubeconfig *k, const char *path);
+/* The namespace of the current context, "default" where it has none. Belongs to @k. */
+const char *kubeconfig_namespace(const struct kubeconfig *k);
 /* Written 0600, atomically, its folder created 0700. Unchanged contents are not written again. */
 int kubeconfig_write(const struct kubeconfig *k, const char *path, struct error *err);
 
@@ -57,3 +59,33 @@ struct nodes {
 void nodes_clear(struct nodes *n);
 #define _cleanup_nodes_ _cleanup_(nodes_clear)
 int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct error *err);
+
+/* One request and what came of it. */
+struct kube_call {
+        const char *method;  /* NULL: GET */
+        char *path;          /* owned; with the query */
+        char *body;          /* owned; NULL: none. Sent as JSON; PATCH is a server-side apply */
+        bool metadata_only;  /* the answer may leave out all but metadata (PartialObjectMetadata) */
+        bool text;           /* the answer is text, in @answer_text */
+        unsigned timeout_ms; /* 0: 60 s */
+        long status;         /* of HTTP; 0: there was no answer */
+        struct json *answer; /* owned; also of an error: the API's Status object. NULL: none */
+        char *answer_text;   /* owned */
+        int result;          /* 0; -ENOENT 404; -EBUSY 409; -EACCES 401, 403; -EINVAL other 4xx; -EAGAIN 5xx, 429; or of
+                              * the connection */
+        struct error error;  /* where @result is negative, in the API's words */
+};
+#define KUBE_CALL_INIT ((struct kube_call){0})
+void kube_call_clear(struct kube_call *c);
+#define _cleanup_kube_call_ _cleanup_(kube_call_clear)
+
+/* Makes all of the calls, several at once in any order. What the API is too busy for, or a connection that breaks, is
+ * tried again for some seconds; so only what may be done twice is for here. @on_done (may be NULL) is called with each
+ * call once its result stands. Returns 0 whatever came of each; interrupted: -ECANCELED. */
+typedef void kube_done_fn(struct kube_call *c, void *userdata);
+int kube_perform(struct kube *k, struct kube_call *calls, size_t n, kube_done_fn *on_done, void *userdata,
+                 struct error *err);
+/* One call; returns its result. */
+int kube_perform_one(struct kube *k, struct kube_call *call, struct error *err);
+/* A part of a path, escaped for a URL (RFC 3986); the caller frees. */
+char *url_escape(const char *s);

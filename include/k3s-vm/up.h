@@ -7,6 +7,7 @@
 #include <k3s-vm/command.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/manifest.h>
 #include <k3s-vm/vm.h>
 
 #define LOCK_TIMEOUT_MS (15U * 60 * 1000) /* the longest that another command may take: a first build */
@@ -17,6 +18,8 @@ int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error 
 int stop_vm(struct context *ctx, bool force, unsigned timeout_ms, struct error *err);
 /* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
 int up(struct context *ctx, unsigned timeout_ms, struct error *err);
+/* Applies the project's manifests if they changed since the last time, or the cluster is new. */
+int apply_if_due(struct context *ctx, const struct manifests *m, unsigned timeout_ms, struct error *err);
 /* The VM as it is now, to stdout: as the end of a start, or as `status` has it; JSON with --json. */
 int print_summary(struct context *ctx, bool ready_text, struct error *err);
 /* "--timeout 30" in ms; 0 when it was not given. */

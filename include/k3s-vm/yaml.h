@@ -29,3 +29,7 @@ int yaml_parse(const char *text, size_t len, struct json **ret_documents, struct
 /* One document in block style, keys in order, strings quoted where they would read as something else, here or in a
  * YAML 1.2 parser: yaml_parse() gives back an equal value. The caller frees. -EILSEQ: a string is not UTF-8. */
 int yaml_print(const struct json *j, char **ret, struct error *err);
+/* The line, from 1, of the field at @path in the document with that index (from 0) of a text that yaml_parse() took, or
+ * of the last part of the path that is there. Paths are as the API writes them: ".spec.ports[0].port", and
+ * ".spec.containers[name=\"web\"].image"; "" is the document. 0: that cannot be told. */
+size_t yaml_line_of(const char *text, size_t len, size_t document, const char *path);

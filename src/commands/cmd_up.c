@@ -59,6 +59,11 @@ int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
                 return r;
         _cleanup_state_ struct state *s = NULL;
         bool was_running = false;
+        /* What is wrong with them is said before anything takes its time. */
+        _cleanup_manifests_ struct manifests manifests = {0};
+        r = manifests_read_project(ctx->project, &manifests, err);
+        if (r < 0)
+                return r;
         r = state_load(ctx->project, &s, err);
         _cleanup_process_ struct process vm = PROCESS_INIT;
         bool runs = r == 0 && vm_find(ctx->project, s, &vm, NULL) == 0;
@@ -75,7 +80,10 @@ int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
                 return r;
         if (was_running)
                 progress_note(ctx->progress, "the VM is running already");
-        return print_summary(ctx, !was_running, err);
+        int applied = s->payload_name ? apply_if_due(ctx, &manifests, timeout_ms, err) : 0;
+        /* The VM is there even if the project's objects are not. */
+        r = print_summary(ctx, !was_running, applied < 0 ? NULL : err);
+        return applied < 0 ? applied : r;
 }
 
 static int run_up(struct context *ctx, const struct arguments *args, struct error *err) {

@@ -37,11 +37,22 @@ int context_state(struct context *ctx, struct state **ret, struct error *err) {
         return r;
 }
 
-const char *arguments_get(const struct command *command, const struct arguments *args, const char *option) {
+/* COMMAND_OPTIONS_MAX: it has no such option. */
+static size_t option_index(const struct command *command, const char *option) {
         for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++)
                 if (str_eq(command->options[i].name, option))
-                        return args->values[i];
-        return NULL;
+                        return i;
+        return COMMAND_OPTIONS_MAX;
+}
+
+const char *arguments_get(const struct command *command, const struct arguments *args, const char *option) {
+        size_t i = option_index(command, option);
+        return i < COMMAND_OPTIONS_MAX ? args->values[i] : NULL;
+}
+
+const struct strv *arguments_all(const struct command *command, const struct arguments *args, const char *option) {
+        size_t i = option_index(command, option);
+        return i < COMMAND_OPTIONS_MAX ? &args->all[i] : NULL;
 }
 
 int ask_yes_no(const struct context *ctx, const char *question, struct error *err) {

@@ -81,14 +81,11 @@ static int own_option(const struct command *command, char **argv, struct argumen
                 args->values[index] = "";
                 return 1;
         }
-        if (attached) {
-                args->values[index] = attached;
-                return 1;
-        }
-        if (!argv[1])
+        if (!attached && !argv[1])
                 return usage_error(err, command, "option %s wants a value", arg);
-        args->values[index] = argv[1];
-        return 2;
+        args->values[index] = attached ? attached : argv[1];
+        strv_push(&args->all[index], args->values[index]);
+        return attached ? 1 : 2;
 }
 
 static int parse_arguments(struct context *ctx, const struct command *command, char **argv, struct arguments *args,
@@ -171,6 +168,8 @@ static int run(struct context *ctx, char **argv, struct error *err) {
                 r = command->run(ctx, &args, err);
                 ui_finish(ctx->progress);
         }
+        for (size_t i = 0; i < COMMAND_OPTIONS_MAX; i++)
+                strv_free(&args.all[i]);
         strv_free(&args.rest);
         return r;
 }

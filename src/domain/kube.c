@@ -3,14 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include <k3s-vm/kube.h>
+#include "kube_internal.h"
 
 #define NODES_MAX_BYTES (16U * 1024 * 1024)
-
-struct kube {
-        struct http *http;
-        char *server;
-};
 
 int kube_new(const struct kubeconfig *k, struct kube **ret, struct error *err) {
         const struct http_identity identity = {.ca_pem = k->ca_pem, .cert_pem = k->cert_pem, .key_pem = k->key_pem};

@@ -209,6 +209,11 @@ static bool is_namespace(const char *s) {
                s[len - 1] != '-';
 }
 
+const char *kubeconfig_namespace(const struct kubeconfig *k) {
+        const char *namespace = json_string(json_get(current_context(k), "namespace"));
+        return is_namespace(namespace) ? namespace : "default";
+}
+
 void kubeconfig_keep_namespace(struct kubeconfig *k, const char *path) {
         _cleanup_kubeconfig_ struct kubeconfig *before = NULL;
         if (kubeconfig_read(path, &before, NULL) < 0 || !str_eq(before->ca_pem, k->ca_pem))

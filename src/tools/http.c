@@ -56,6 +56,8 @@ void http_free(struct http *h) {
         if (!h)
                 return;
         libcurl.curl_easy_cleanup(h->easy);
+        if (h->multi)
+                libcurl.curl_multi_cleanup(h->multi);
         if (h->key_pem)
                 explicit_bzero(h->key_pem, strlen(h->key_pem));
         free(h->ca_pem);
@@ -155,20 +157,32 @@ static int on_tick(_unused_ void *userdata, _unused_ curl_off_t a, _unused_ curl
         return interrupt_pending();
 }
 
-CURLcode http_run(struct http *h) {
-        http_setopt(h, CURLOPT_NOPROGRESS, 0L);
-        http_setopt(h, CURLOPT_XFERINFOFUNCTION, on_tick);
-        /* TLS libraries write with write(2), and a server that hangs up would end the program. */
-        sigset_t pipe_only, before, pending;
+void sigpipe_block(struct sigpipe *s) {
+        sigset_t pipe_only, pending;
         sigemptyset(&pipe_only);
         sigaddset(&pipe_only, SIGPIPE);
         sigpending(&pending);
-        pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
-        CURLcode code = libcurl.curl_easy_perform(h->easy);
-        if (!sigismember(&pending, SIGPIPE))
+        s->was_pending = sigismember(&pending, SIGPIPE);
+        pthread_sigmask(SIG_BLOCK, &pipe_only, &s->before);
+}
+
+void sigpipe_restore(const struct sigpipe *s) {
+        sigset_t pipe_only;
+        sigemptyset(&pipe_only);
+        sigaddset(&pipe_only, SIGPIPE);
+        if (!s->was_pending)
                 while (sigtimedwait(&pipe_only, NULL, &(struct timespec){0}) == SIGPIPE)
                         ;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_sigmask(SIG_SETMASK, &s->before, NULL);
+}
+
+CURLcode http_run(struct http *h) {
+        http_setopt(h, CURLOPT_NOPROGRESS, 0L);
+        http_setopt(h, CURLOPT_XFERINFOFUNCTION, on_tick);
+        struct sigpipe sigpipe;
+        sigpipe_block(&sigpipe);
+        CURLcode code = libcurl.curl_easy_perform(h->easy);
+        sigpipe_restore(&sigpipe);
         return code;
 }
 
@@ -188,6 +202,8 @@ static int errno_of(struct http *h, CURLcode code) {
         case CURLE_SEND_ERROR:
         case CURLE_RECV_ERROR:
         case CURLE_PARTIAL_FILE:
+        case CURLE_HTTP2:
+        case CURLE_HTTP2_STREAM:
                 return ECONNRESET;
         case CURLE_SSL_CONNECT_ERROR:
                 /* A forwarded port accepts before anything listens behind it. */
@@ -249,28 +265,31 @@ static void set_method(struct http *h, const struct http_request *q, struct curl
                 http_setopt(h, CURLOPT_CUSTOMREQUEST, q->method);
 }
 
-int http_perform(struct http *h, const struct http_request *request, struct http_response *ret, struct error *err) {
+int http_begin(struct http *h, const struct http_request *request, struct http_response *response,
+               struct curl_slist **headers, struct error *err) {
         int r = http_prepare(h, request->url, err);
         if (r < 0)
                 return r;
-        _cleanup_(http_slist_freep) struct curl_slist *headers = NULL;
-        set_method(h, request, &headers);
+        set_method(h, request, headers);
         for (const char *const *header = request->headers; header && *header; header++)
-                http_slist_add(&headers, *header);
-        _cleanup_http_response_ struct http_response response = HTTP_RESPONSE_INIT;
-        response.body = BUF_INIT(request->max_body ? request->max_body : 16U << 20);
-        http_setopt(h, CURLOPT_HTTPHEADER, headers);
+                http_slist_add(headers, *header);
+        response->body = BUF_INIT(request->max_body ? request->max_body : 16U << 20);
+        http_setopt(h, CURLOPT_HTTPHEADER, *headers);
         http_setopt(h, CURLOPT_WRITEFUNCTION, on_body);
-        http_setopt(h, CURLOPT_WRITEDATA, &response.body);
+        http_setopt(h, CURLOPT_WRITEDATA, &response->body);
         http_setopt(h, CURLOPT_FOLLOWLOCATION, request->follow_redirects ? 1L : 0L);
         http_setopt(h, CURLOPT_CONNECTTIMEOUT_MS,
                     (long)(request->connect_timeout_ms ? request->connect_timeout_ms : 10000));
         http_setopt(h, CURLOPT_TIMEOUT_MS, (long)(request->timeout_ms ? request->timeout_ms : 30000));
+        return 0;
+}
 
-        CURLcode code = http_run(h);
+int http_end(struct http *h, CURLcode code, const struct http_request *request, struct http_response *response,
+             struct error *err) {
+        int r = 0;
         if (code == CURLE_WRITE_ERROR)
                 r = err_set(err, ERR_FAILED, E2BIG, "the answer of %s is larger than %zu bytes", request->url,
-                            response.body.max);
+                            response->body.max);
         else if (code != CURLE_OK)
                 r = http_failed(h, code, request->url, err);
         /* The handle outlives what it points to here. */
@@ -280,9 +299,20 @@ int http_perform(struct http *h, const struct http_request *request, struct http
         if (r < 0)
                 return r;
         char *location = NULL;
-        libcurl.curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &response.status);
+        libcurl.curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &response->status);
         libcurl.curl_easy_getinfo(h->easy, CURLINFO_EFFECTIVE_URL, &location);
-        response.location = xstrdup(location);
+        response->location = xstrdup(location);
+        return 0;
+}
+
+int http_perform(struct http *h, const struct http_request *request, struct http_response *ret, struct error *err) {
+        _cleanup_(http_slist_freep) struct curl_slist *headers = NULL;
+        _cleanup_http_response_ struct http_response response = HTTP_RESPONSE_INIT;
+        int r = http_begin(h, request, &response, &headers, err);
+        if (r == 0)
+                r = http_end(h, http_run(h), request, &response, err);
+        if (r < 0)
+                return r;
         http_response_clear(ret);
         *ret = response;
         response = HTTP_RESPONSE_INIT;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 load ../lib/common
 
-COMMANDS="setup start stop restart status reset destroy ssh exec cp logs configure list doctor kubectl k9s env ports load init autostart completion"
+COMMANDS="setup start stop restart status reset destroy ssh exec cp apply logs configure list doctor kubectl k9s env ports load init autostart completion"
 
 setup() {
   setup_project

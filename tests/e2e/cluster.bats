@@ -100,6 +100,59 @@ web_page_is_there() {
   web_page
 }
 
+# The usual kinds of objects, as a project has them.
+shapes() {
+  mkdir -p .k3s-vm/manifests
+  if [ "$K3S_VERSION" = offline ]; then
+    cat "$BATS_TEST_DIRNAME/shapes.yaml"
+  else
+    # Kubernetes 1.25 and later no longer have the beta.
+    sed 's,batch/v1beta1,batch/v1,' "$BATS_TEST_DIRNAME/shapes.yaml"
+  fi >.k3s-vm/manifests/shapes.yaml
+}
+
+@test "apply brings all kinds of objects, waits for them, and has nothing to do the second time" {
+  shapes
+  run --separate-stderr "$K3S_VM" apply
+  echo "$output" "$stderr" >&2
+  [ "$status" -eq 0 ]
+  [[ $output == *'18 created' ]]
+  [ "$(kubectl get deployment front -n guest -o 'jsonpath={.status.availableReplicas}')" = 2 ]
+  [ "$(kubectl get statefulset db -n guest -o 'jsonpath={.status.readyReplicas}')" = 1 ]
+  versions=$(kubectl get configmaps,services,roles,crontabs -n guest -o 'jsonpath={.items[*].metadata.resourceVersion}')
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $output == *'18 unchanged' ]]
+  [ "$(kubectl get configmaps,services,roles,crontabs -n guest -o 'jsonpath={.items[*].metadata.resourceVersion}')" = "$versions" ]
+  run kubectl diff --server-side --field-manager=k3s-vm -f .k3s-vm/manifests/shapes.yaml
+  # The label is the program's, and all that differs.
+  [ -z "$(grep '^[-+] ' <<<"$output" | grep -v 'k3s-vm/applied-from')" ]
+}
+
+@test "apply shows a conflict with its owner, prunes what is gone, and explains a pod that cannot start" {
+  kubectl scale deployment front -n guest --replicas=3
+  run -1 --separate-stderr "$K3S_VM" apply
+  [[ $stderr == *'field .spec.replicas belongs to "'*'--force-conflicts'* ]]
+  run -0 --separate-stderr "$K3S_VM" apply --force-conflicts
+  [[ $output == *'deployment.apps/front (guest) configured'* ]]
+  sed -n '1,/^---$/p' "$BATS_TEST_DIRNAME/shapes.yaml" >.k3s-vm/manifests/shapes.yaml
+  run -0 --separate-stderr "$K3S_VM" apply --prune
+  [[ $output == *'deployment.apps/front (guest) pruned'* ]]
+  cat >"$BATS_TEST_TMPDIR/broken.yaml" <<END
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: broken}
+spec:
+  selector: {matchLabels: {app: broken}}
+  template:
+    metadata: {labels: {app: broken}}
+    spec: {containers: [{name: main, image: "nowhere.test/none:1", imagePullPolicy: Never}]}
+END
+  run -1 --separate-stderr "$K3S_VM" apply -f "$BATS_TEST_TMPDIR/broken.yaml"
+  [[ $stderr == *'ErrImageNeverPull'*'k3s-vm load'* ]]
+  kubectl delete deployment broken
+  rm -r .k3s-vm/manifests
+}
+
 @test "ssh, exec and cp reach the guest" {
   run "$K3S_VM" exec -- sh -c 'echo "out $1"; echo err >&2; exit 7' sh 'a  b'
   [ "$status" -eq 7 ]

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A stand-in for a cluster's API, for the tests of `status`.
+"""A stand-in for a cluster's API, for the tests of `status` and `apply`.
 
     api_server.py FOLDER
 
-Makes a certificate and FOLDER/kubeconfig, says on one line which port of 127.0.0.1 it listens on, and serves /readyz
-and /api/v1/nodes until its standard input ends. FOLDER/delay holds seconds to wait before the TLS handshake, as a slow
-guest does; FOLDER/readyz the status to give to /readyz (200). Both are read anew for each connection, and may be missing.
+Makes a certificate and FOLDER/kubeconfig, says on one line which port of 127.0.0.1 it listens on, and serves /readyz,
+/api/v1/nodes and objects (api_objects.py) until its standard input ends. FOLDER/log gets a line for each request.
+These files are read anew each time, and may be missing: FOLDER/delay, seconds to wait before the TLS handshake, as a slow
+guest does; FOLDER/readyz, the status to give to /readyz (200); FOLDER/refuse, {NAME: {"code": …, "message": …, "details":
+…}}, objects that are refused; FOLDER/pods, what is wrong with all pods, as ImagePullBackOff (ready); FOLDER/die_at, the
+number of the PATCH at which the server ends.
 """
 import base64
 import json
@@ -17,6 +20,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
+
+from api_objects import Cluster
 
 FOLDER = sys.argv[1]
 CERTIFICATE, KEY = (os.path.join(FOLDER, name) for name in ("api.crt", "api.key"))
@@ -33,26 +39,51 @@ def setting(name, default):
         return default
 
 
-def respond(stream):
-    while True:
-        request = b""
-        while b"\r\n\r\n" not in request:
-            data = stream.recv(65536)
-            if not data:
-                return
-            request += data
-        status, body = "200", json.dumps(NODES).encode()
-        if request.startswith(b"GET /readyz "):
-            status, body = setting("readyz", "200"), b"ok"
-        stream.sendall(b"HTTP/1.1 %s X\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body))
+def read_request(stream, data):
+    """Method, target, body, and what came after them; None: no more requests."""
+    while b"\r\n\r\n" not in data:
+        more = stream.recv(65536)
+        if not more:
+            return None
+        data += more
+    head, data = data.split(b"\r\n\r\n", 1)
+    lines = head.decode().split("\r\n")
+    length = next((int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")), 0)
+    while len(data) < length:
+        data += stream.recv(65536)
+    method, target, _ = lines[0].split(" ")
+    return method, target, data[:length], data[length:]
 
 
-def serve(connection, context):
+def answer(cluster, method, target, body):
+    path, _, query = target.partition("?")
+    if path == "/readyz":
+        return int(setting("readyz", "200")), "ok"
+    if path == "/api/v1/nodes":
+        return 200, NODES
+    with open(os.path.join(FOLDER, "log"), "a", encoding="ascii") as log:
+        log.write(f"{method} {target}\n")
+    return cluster.answer(method, path, dict(urllib.parse.parse_qsl(query)), body)
+
+
+def respond(stream, cluster):
+    data = b""
+    while request := read_request(stream, data):
+        method, target, body, data = request
+        try:
+            status, value = answer(cluster, method, target, body)
+        except SystemExit:
+            os._exit(0)
+        text = (value if isinstance(value, str) else json.dumps(value)).encode()
+        stream.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text))
+
+
+def serve(connection, context, cluster):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     time.sleep(float(setting("delay", "0")))
     try:
         with connection, context.wrap_socket(connection, server_side=True) as stream:
-            respond(stream)
+            respond(stream, cluster)
     except OSError:
         pass  # a client that did not wait
 
@@ -84,10 +115,11 @@ def main():
     port = listener.getsockname()[1]
     write_kubeconfig(port)
     print(port, flush=True)
+    cluster = Cluster(setting)
 
     def accept():
         while True:
-            threading.Thread(target=serve, args=(listener.accept()[0], context), daemon=True).start()
+            threading.Thread(target=serve, args=(listener.accept()[0], context, cluster), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     sys.stdin.read()

@@ -228,6 +228,59 @@ static void what_is_not_up_yet_is_told_apart(void **state) {
         assert_int_equal(get(s->http, server->good, "/hangup", &r, NULL), -ECONNRESET);
 }
 
+static void count(struct http_exchange *e, void *userdata) {
+        assert_true(e->over);
+        ++*(unsigned *)userdata;
+}
+
+static void many_requests_each_get_their_own_answer(void **state) {
+        struct scene *s = scene(state);
+        static const char *const paths[] = {"/data", "/nothing-here", "/error", "/cut-always", "/echo"};
+        struct http_exchange exchanges[40] = {0};
+        _cleanup_strv_ struct strv urls = {0};
+        for (size_t i = 0; i < ELEMENTSOF(exchanges); i++) {
+                strv_push_take(&urls, url_of(server->good, paths[i % ELEMENTSOF(paths)]));
+                exchanges[i].request.url = urls.items[i];
+        }
+        exchanges[39].request.url = "ftp://127.0.0.1/";
+        unsigned n = 0;
+        assert_int_equal(http_perform_all(s->http, exchanges, 40, 8, count, &n, NULL), 0);
+        assert_int_equal(n, 40);
+        assert_int_equal(exchanges[39].result, -EINVAL);
+        for (size_t i = 0; i < 39; i++) {
+                const struct http_exchange *e = &exchanges[i];
+                static const long status[] = {200, 404, 500, 0, 201};
+                assert_int_equal(e->result, i % 5 == 3 ? -ECONNRESET : 0);
+                assert_int_equal(e->response.status, status[i % 5]);
+                if (i % 5 == 0)
+                        assert_int_equal(e->response.body.len, DATA_LEN);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(exchanges); i++)
+                http_exchange_clear(&exchanges[i]);
+        /* And the client goes on with single ones. */
+        _cleanup_http_response_ struct http_response r = HTTP_RESPONSE_INIT;
+        assert_int_equal(get(s->http, server->good, "/error", &r, NULL), 0);
+        assert_int_equal(r.status, 500);
+}
+
+static void no_request_at_all_is_done_at_once(void **state) {
+        struct scene *s = scene(state);
+        assert_int_equal(http_perform_all(s->http, NULL, 0, 8, NULL, NULL, NULL), 0);
+}
+
+static void many_requests_to_a_stranger_are_all_refused(void **state) {
+        struct scene *s = scene(state);
+        _cleanup_free_ char *url = url_of(server->wronghost, "/data");
+        struct http_exchange exchanges[5] = {0};
+        for (size_t i = 0; i < ELEMENTSOF(exchanges); i++)
+                exchanges[i].request.url = url;
+        assert_int_equal(http_perform_all(s->http, exchanges, 5, 5, NULL, NULL, NULL), 0);
+        for (size_t i = 0; i < ELEMENTSOF(exchanges); i++) {
+                assert_int_equal(exchanges[i].result, -EPROTO);
+                http_exchange_clear(&exchanges[i]);
+        }
+}
+
 int main(void) {
 #define scene_test(f) cmocka_unit_test_setup_teardown(f, scene_setup, scene_teardown)
         const struct CMUnitTest tests[] = {
@@ -241,6 +294,9 @@ int main(void) {
                         scene_test(a_body_has_a_bound),
                         scene_test(time_limits_hold),
                         scene_test(what_is_not_up_yet_is_told_apart),
+                        scene_test(many_requests_each_get_their_own_answer),
+                        scene_test(no_request_at_all_is_done_at_once),
+                        scene_test(many_requests_to_a_stranger_are_all_refused),
         };
         return cmocka_run_group_tests_name("http", tests, start, stop);
 }
