@@ -17,7 +17,7 @@ O := build/$(BUILD)
 CPPFLAGS_ALL := -D_GNU_SOURCE -DK3S_VM_VERSION='"$(VERSION)"' -Iinclude $(CPPFLAGS)
 CFLAGS_WARN  := -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wshadow
 CFLAGS_debug   := -O0 -g
-CFLAGS_release := -Os -g -ffunction-sections -fdata-sections -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+CFLAGS_release := -Os -g -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 CFLAGS_ALL   := -std=c17 $(CFLAGS_WARN) $(if $(WERROR),-Werror) $(CFLAGS_$(BUILD)) $(CFLAGS)
