@@ -147,9 +147,19 @@ fuzz-run: $(FUZZ_TARGETS:%=$O/target/%)
 			-artifact_prefix=$O/found/$$t- $O/corpus/$$t tests/fuzz/corpus/$$t || status=1; \
 	done; exit $$status
 
+# The part of it that is no command of its own.
+$O/bench/%: tests/bench/%.c $(LIBRARY)
+	$(call say,BENCH,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) $(LDLIBS)
+
 .PHONY: bench
-bench: all ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
+bench: all $O/bench/scan ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
 	$(Q)tests/bench/bench $(BENCH_ARGS)
+
+.PHONY: soak
+soak: all ## start and stop one small VM SOAK_CYCLES=100 times, and look for what is left (SOAK_ARGS=-v)
+	$(Q)tests/soak/soak $(SOAK_ARGS)
 
 .PHONY: test
 test: ## every test, as scripts/test
@@ -167,4 +177,4 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 clean: ## remove everything that was built
 	$(Q)rm -rf build bin
 
--include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d)
+-include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d

@@ -23,7 +23,7 @@ struct port_scan {
         struct listener *listeners;
         pid_t *holders; /* by listener; 0 unknown */
         size_t n;
-        pid_t *pids; /* every process; NULL until a holder is asked for */
+        pid_t *pids; /* every process; NULL until a holder is asked for; 0 once nothing more can be found there */
         size_t n_pids;
         size_t next; /* where the walk over @pids stands; it goes over them twice */
 };
@@ -80,11 +80,11 @@ static uint64_t socket_inode(const char *link, size_t len) {
         return inode;
 }
 
-/* Notes the listener that descriptor @fd of the process is, if any. 0, or a negative errno. */
-static int look_at(struct port_scan *s, pid_t pid, const char *fd) {
-        char path[64], link[64];
-        snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, fd);
-        ssize_t n = readlink(path, link, sizeof(link));
+/* Notes the listener that descriptor @fd of the process is, if any; relative to @dir. 0, or a negative errno.
+ */
+static int look_at(struct port_scan *s, pid_t pid, int dir, const char *fd) {
+        char link[64];
+        ssize_t n = readlinkat(dir, fd, link, sizeof(link));
         if (n < 0)
                 return -errno;
         uint64_t inode = socket_inode(link, (size_t)n);
@@ -94,24 +94,34 @@ static int look_at(struct port_scan *s, pid_t pid, const char *fd) {
         return 0;
 }
 
-/* Descriptors are given out from the lowest free number on, so those from 3 to the first gap are nearly all
- * there are: a process that has only the standard ones costs a single call. */
-static void look_quickly(struct port_scan *s, pid_t pid) {
-        char fd[16];
-        int r = 0;
-        for (int i = 3; r == 0; i++) {
-                snprintf(fd, sizeof(fd), "%d", i);
-                r = look_at(s, pid, fd);
-        }
-}
-
 static void look_thoroughly(struct port_scan *s, pid_t pid) {
         _cleanup_free_ char *path = xasprintf("/proc/%d/fd", pid);
         _cleanup_closedir_ DIR *dir = opendir(path);
         struct dirent *d;
         while (dir && (d = readdir(dir)))
                 if (d->d_name[0] != '.')
-                        look_at(s, pid, d->d_name);
+                        look_at(s, pid, dirfd(dir), d->d_name);
+}
+
+/* The processes with more than the standard descriptors; true when nothing is left to see there. Since Linux 6.2 the
+ * folder's size is the number of descriptors. Before, those from 3 to the first gap are tried: they are given out from
+ * the lowest free number on, so they are nearly all there are. */
+static bool look_quickly(struct port_scan *s, pid_t pid) {
+        char path[64];
+        struct stat st;
+        snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+        if (stat(path, &st) < 0 || (st.st_size > 0 && st.st_size <= 3))
+                return false;
+        if (st.st_size > 0) {
+                look_thoroughly(s, pid);
+                return true;
+        }
+        int r = 0;
+        for (int fd = 3; r == 0; fd++) {
+                snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, fd);
+                r = look_at(s, pid, AT_FDCWD, path);
+        }
+        return false;
 }
 
 static pid_t pid_of(const struct dirent *d) {
@@ -133,15 +143,16 @@ static void list_processes(struct port_scan *s) {
 }
 
 /* Goes on until the holder of listener @i is known, or to the end: first quickly over all processes, then
- * thoroughly. What is found for other listeners on the way is kept. */
+ * thoroughly over those that may have more. What is found for other listeners on the way is kept. */
 static pid_t find_holder(struct port_scan *s, size_t i) {
         if (!s->pids)
                 list_processes(s);
         for (; s->holders[i] == 0 && s->next < s->n_pids * 2; s->next++) {
-                if (s->next < s->n_pids)
-                        look_quickly(s, s->pids[s->next]);
-                else
-                        look_thoroughly(s, s->pids[s->next - s->n_pids]);
+                pid_t *pid = &s->pids[s->next % s->n_pids];
+                if (s->next >= s->n_pids && *pid)
+                        look_thoroughly(s, *pid);
+                else if (s->next < s->n_pids && look_quickly(s, *pid))
+                        *pid = 0;
         }
         return s->holders[i];
 }

@@ -37,12 +37,15 @@ setup_project() {
   cd "$PROJECT" || return 1
 }
 
+# Whether something listens on 127.0.0.1:PORT.
+port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
 # Free ports on 127.0.0.1 as API_PORT, SSH_PORT and WEB_PORT, below those that the kernel gives to outgoing
 # connections. K3S_VM_TEST_PORTS=N looks for them from N on.
 common_ports() {
   local port=${K3S_VM_TEST_PORTS:-$((20000 + RANDOM % 1000 * 10))} name
   for name in API_PORT SSH_PORT WEB_PORT; do
-    while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+    while port_answers "$port"; do
       port=$((port + 1))
     done
     export "$name=$port"

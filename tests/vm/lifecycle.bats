@@ -113,7 +113,7 @@ teardown() { vm_teardown; }
   python3 -c 'import socket, sys, time
 s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); time.sleep(60)' "$API_PORT" &
   holder=$!
-  until (exec 3<>"/dev/tcp/127.0.0.1/$API_PORT") 2>/dev/null; do sleep 0.1; done
+  until port_answers "$API_PORT"; do sleep 0.1; done
   run "$K3S_VM"
   echo "$output"
   kill -0 "$holder"
