@@ -7,6 +7,7 @@
 #include <k3s-vm/command.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/lifecycle.h>
 #include <k3s-vm/vm.h>
 
 #define LOCK_TIMEOUT_MS (15U * 60 * 1000) /* the longest that another command may take: a first build */
@@ -14,7 +15,7 @@
 /* From now on interrupts are seen between steps; loads the configuration and takes the VM's lock. */
 int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error *err);
 /* As `stop`; the caller holds the lock. */
-int stop_vm(struct context *ctx, bool force, unsigned timeout_ms, struct error *err);
+int stop_vm(struct context *ctx, enum stop_how how, unsigned timeout_ms, struct error *err);
 /* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
 int up(struct context *ctx, unsigned timeout_ms, struct error *err);
 /* The VM as it is now, to stdout: as the end of a start, or as `status` has it; JSON with --json. */
