@@ -26,6 +26,8 @@ static int on_qmp(struct loop *loop, int fd, uint32_t events, void *userdata);
 
 static void on_qmp_event(const char *name, const struct json *data, uint64_t time_ms, void *userdata) {
         struct supervisor *v = userdata;
+        if (str_eq(name, "JOB_STATUS_CHANGE"))
+                return; /* several a job, and how the job went is written down by who began it */
         struct json *fields = json_new_object();
         json_set_number(fields, "qemu_ms", (double)time_ms);
         if (data)

@@ -112,7 +112,7 @@ suspended_vm() {
   VM_DISK=21 boots_because "the disk grows"
 }
 
-@test "another QEMU, a damaged record, a state that is gone or damaged: it boots and says why" {
+@test "another QEMU, a damaged record, a state that is gone: it boots and says why" {
   suspended_vm
   sed -i 's/QEMU [0-9.]*/QEMU 1.2.3/' .k3s-vm/vm/suspend.json
   boots_because "QEMU was 1.2.3"
@@ -122,6 +122,9 @@ suspended_vm() {
   suspended_vm
   qemu-img snapshot -d "$(jq -r .tag .k3s-vm/vm/suspend.json)" .k3s-vm/vm/data.qcow2
   boots_because "no such state"
+}
+
+@test "a state that is damaged itself: it boots and says why" {
   suspended_vm
   python3 - .k3s-vm/vm/data.qcow2 <<'END'
 import mmap, sys
@@ -130,7 +133,6 @@ with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as disk:
     found = [at for at in range(0, len(disk), 65536) if disk[at:at + 8] == b"QEVM\0\0\0\3"]
     assert found
     for at in found:
-        disk[at + 65536 - 4096:at + 65536] = b"\xa5" * 4096
         disk[at + 200:at + 2000] = b"\xa5" * 1800
 END
   boots_because ""
@@ -217,6 +219,10 @@ END
     [ $((i % 3)) != 2 ] || victims+=($(pgrep -f -- "^qemu-system-x86_64 -name guest=$VM_NAME," || :))
     kill -KILL "${victims[@]}" 2>/dev/null || :
     wait "${victims[0]}" 2>/dev/null || :
+    # A QEMU that is on its way out still has its ports.
+    for pid in "${victims[@]}"; do
+      while [ -e "/proc/$pid" ]; do sleep 0.1; done
+    done
     run "$K3S_VM" start
     echo "$i $verb ${#victims[@]}: $output"
     [ "$status" -eq 0 ]
