@@ -25,8 +25,9 @@ int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struc
  * nothing to start. */
 int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err);
 
-enum stop_how { STOP_SHUTDOWN, STOP_FORCE };
-/* ERR_STATE when it does not run. */
+enum stop_how { STOP_SUSPEND, STOP_SHUTDOWN, STOP_FORCE };
+/* ERR_STATE when it does not run. A suspended VM is woken up to be shut down; by force it loses its saved state. A save
+ * that fails leaves the VM running. */
 int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err);
 
 /* Ends the VM if it runs and removes its disk, keys, logs, kubeconfig, sockets and registry entry. Works without

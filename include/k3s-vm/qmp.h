@@ -40,6 +40,11 @@ int qmp_call(struct qmp *q, const char *command, struct json *arguments, unsigne
 /* As qmp_call() with human-monitor-command; @ret gets its text, the caller frees. */
 int qmp_human(struct qmp *q, const char *line, unsigned timeout_ms, char **ret, struct error *err);
 
+/* The same for a command that begins a job (snapshot-save, ...): waits until the job is concluded and dismisses it.
+ * Takes
+ * @arguments, an object, over and adds the job's id. The job's own error is -EREMOTEIO. */
+int qmp_job(struct qmp *q, const char *command, struct json *arguments, unsigned timeout_ms, struct error *err);
+
 /* For an event loop: the descriptor to watch for reading, and what to call then (never blocks; hands out
  * events; -ECONNRESET when QEMU closed, -EPROTO for junk). */
 int qmp_fd(const struct qmp *q);

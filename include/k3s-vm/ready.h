@@ -21,6 +21,7 @@ struct ready {
         const struct process *vm;
         struct progress *progress;
         unsigned timeout_ms; /* for all of it; 0: by acceleration */
+        bool resumed;        /* it goes on from a saved state: the guest's clock is set */
         bool quick;          /* it ran already: no phases shown unless something is not up */
 };
 

@@ -7,6 +7,7 @@
 
 #include <k3s-vm/command.h>
 #include <k3s-vm/health.h>
+#include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
 
 struct summary {
@@ -17,8 +18,9 @@ struct summary {
         char *detail; /* why it is in that state; NULL when there is nothing to say */
         pid_t pid;    /* of QEMU; 0 when it does not run */
         uint64_t uptime_ms;
-        struct json *supervisor; /* its own answer (supervisor_ask()); NULL: there is none, or it does not answer */
-        char *kubeconfig;        /* path, NULL when there is none */
+        struct suspended suspended; /* no tag: it is not, or cannot be read */
+        struct json *supervisor;    /* its own answer (supervisor_ask()); NULL: there is none, or it does not answer */
+        char *kubeconfig;           /* path, NULL when there is none */
         bool api_asked;
         struct health api;
         int64_t certificate_end;  /* seconds since 1970; 0 unknown */

@@ -14,12 +14,13 @@
 #include <k3s-vm/state.h>
 #include <k3s-vm/strv.h>
 
-/* Starts a supervisor which starts QEMU with @argv, and waits until QEMU runs guest code. On return @s holds
+/* Starts a supervisor which starts QEMU with @argv, and waits until QEMU runs guest code. If the VM is suspended the
+ * guest goes on from there (@ret_resumed), or @progress is told why it boots instead. On return @s holds
  * pid, start time, boot id and start of QEMU (saved by the caller) and @ret_vm its pidfd. A QEMU that
  * fails gives its own words as the error's detail; a port that was taken meanwhile is ERR_PORT. The caller holds
  * the VM's lock and has seen with vm_find() that no QEMU of this VM lives. */
 int supervisor_start(const struct project *p, struct state *s, const struct strv *argv, struct process *ret_vm,
-                     struct progress *progress, struct error *err);
+                     bool *ret_resumed, struct progress *progress, struct error *err);
 
 /* Whether this VM has a supervisor. */
 bool supervisor_alive(const struct project *p);
@@ -33,7 +34,9 @@ void supervisor_ensure(const struct project *p, const struct state *s, const str
 
 /* Asks the supervisor on its own socket. Verbs: "status" ({"pid", "uptime_ms", "confined", "adopted", "phase":
  * "running", "paused" or "restarting", "restarts", "monitor", "qemu": {"pid", "start_time"}, "last_event": {"event",
- * "ms"}}), "ping", "reconnect" (the monitor). -ENOENT, -ECONNREFUSED: there is none. */
+ * "ms"}}), "ping", "reconnect" (the monitor), "suspend" ({"bytes", "save_ms"}: the state is saved and QEMU is on its
+ * way out; an error: the VM runs on), "unsuspend" (lets a guest run on that a killed supervisor left paused). -ENOENT,
+ * -ECONNREFUSED: there is none. */
 int supervisor_ask(const struct project *p, const char *uuid, const char *verb, unsigned timeout_ms, struct json **ret,
                    struct error *err);
 

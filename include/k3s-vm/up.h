@@ -7,6 +7,7 @@
 #include <k3s-vm/command.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/lifecycle.h>
 #include <k3s-vm/manifest.h>
 #include <k3s-vm/vm.h>
 
@@ -15,7 +16,7 @@
 /* From now on interrupts are seen between steps; loads the configuration and takes the VM's lock. */
 int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error *err);
 /* As `stop`; the caller holds the lock. */
-int stop_vm(struct context *ctx, bool force, unsigned timeout_ms, struct error *err);
+int stop_vm(struct context *ctx, enum stop_how how, unsigned timeout_ms, struct error *err);
 /* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
 int up(struct context *ctx, unsigned timeout_ms, struct error *err);
 /* Applies the project's manifests if they changed since the last time, or the cluster is new. */

@@ -14,7 +14,7 @@ static int run_restart(struct context *ctx, const struct arguments *args, struct
         if (r < 0)
                 return r;
         _cleanup_error_ struct error stop_error = ERROR_INIT;
-        r = stop_vm(ctx, arguments_get(&cmd_restart, args, "force"), 0, &stop_error);
+        r = stop_vm(ctx, arguments_get(&cmd_restart, args, "force") ? STOP_FORCE : STOP_SHUTDOWN, 0, &stop_error);
         if (r < 0 && stop_error.code != ERR_STATE) /* one that does not run is simply started */
                 return err_move(err, &stop_error);
         return up(ctx, timeout_ms, err);
@@ -22,7 +22,7 @@ static int run_restart(struct context *ctx, const struct arguments *args, struct
 
 const struct command cmd_restart = {
                 .name = "restart",
-                .summary = "stop and start; changed configuration takes effect",
+                .summary = "shut the guest down and boot it; changed configuration takes effect",
                 .options = {{"force", 0, NULL, "end QEMU at once instead of shutting the guest down"},
                             {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}},
                 .run = run_restart,

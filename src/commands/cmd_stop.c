@@ -3,7 +3,7 @@
 #include <k3s-vm/lifecycle.h>
 #include <k3s-vm/up.h>
 
-int stop_vm(struct context *ctx, bool force, unsigned timeout_ms, struct error *err) {
+int stop_vm(struct context *ctx, enum stop_how how, unsigned timeout_ms, struct error *err) {
         _cleanup_state_ struct state *s = NULL;
         int r = context_state(ctx, &s, err);
         if (r < 0)
@@ -12,13 +12,13 @@ int stop_vm(struct context *ctx, bool force, unsigned timeout_ms, struct error *
                                     .config = ctx->config,
                                     .progress = ctx->progress,
                                     .timeout_ms = timeout_ms};
-        return lifecycle_stop(&l, s, force ? STOP_FORCE : STOP_SHUTDOWN, err);
+        return lifecycle_stop(&l, s, how, err);
 }
 
 static int run_stop(struct context *ctx, const struct arguments *args, struct error *err) {
         unsigned timeout_ms = 0;
-        bool force = arguments_get(&cmd_stop, args, "force");
-        if (force && arguments_get(&cmd_stop, args, "shutdown"))
+        bool force = arguments_get(&cmd_stop, args, "force"), shutdown = arguments_get(&cmd_stop, args, "shutdown");
+        if (force && shutdown)
                 return err_set(err, ERR_USAGE, EINVAL, "--force and --shutdown exclude each other");
         int r = parse_timeout(arguments_get(&cmd_stop, args, "timeout"), &timeout_ms, err);
         _cleanup_state_ struct state *s = NULL;
@@ -27,14 +27,17 @@ static int run_stop(struct context *ctx, const struct arguments *args, struct er
         _cleanup_close_ int lock = -1;
         if (r == 0)
                 r = lock_vm(ctx, "stop", &lock, err);
-        return r < 0 ? r : stop_vm(ctx, force, timeout_ms, err);
+        return r < 0 ? r : stop_vm(ctx, force ? STOP_FORCE : shutdown ? STOP_SHUTDOWN : STOP_SUSPEND, timeout_ms, err);
 }
 
 const struct command cmd_stop = {
                 .name = "stop",
-                .summary = "shut the guest down and end the VM; the disk is kept",
-                .options = {{"shutdown", 0, NULL, "power the guest off (what stop does)"},
+                .summary = "suspend the VM: its state is saved, its memory is free; start resumes it",
+                .details = "A VM that cannot be suspended runs on. One that is suspended already is woken up by "
+                           "--shutdown\n"
+                           "and loses its saved state, not its disk, by --force.",
+                .options = {{"shutdown", 0, NULL, "power the guest off instead"},
                             {"force", 0, NULL, "end QEMU at once, as a power cut would"},
-                            {"timeout", 0, "SECONDS", "how long the guest may take before it is ended (60)"}},
+                            {"timeout", 0, "SECONDS", "how long a guest that is shut down may take (60)"}},
                 .run = run_stop,
 };

@@ -23,6 +23,7 @@ void summary_clear(struct summary *s) {
         free(s->detail);
         health_clear(&s->api);
         json_free(s->supervisor);
+        suspended_clear(&s->suspended);
         *s = (struct summary){0};
 }
 
@@ -47,6 +48,8 @@ void summary_gather(const struct project *p, const struct config *c, const struc
         ret->status = vm_status_detail(p, s, &ret->detail);
         if (!s)
                 return;
+        if (ret->status == VM_SUSPENDED)
+                suspend_load(p, &ret->suspended, NULL);
         _cleanup_process_ struct process vm = PROCESS_INIT;
         if (vm_find(p, s, &vm, NULL) == 0) {
                 ret->pid = vm.pid;
@@ -149,8 +152,10 @@ static void print_next(const struct summary *s) {
                 break;
         case VM_CREATED:
         case VM_STOPPED:
-        case VM_SUSPENDED:
                 next = "start it: k3s-vm start";
+                break;
+        case VM_SUSPENDED:
+                next = "resume it: k3s-vm start";
                 break;
         case VM_STARTING:
                 next = "wait until it is Ready: k3s-vm start";
@@ -216,6 +221,11 @@ void summary_print(const struct summary *s, bool verbose) {
         if (s->uptime_ms) {
                 _cleanup_free_ char *uptime = str_duration_ms(s->uptime_ms);
                 printf(", for %s", uptime);
+        }
+        if (s->suspended.tag) {
+                _cleanup_free_ char *since = time_rfc3339((time_t)(s->suspended.time_ms / 1000)),
+                                    *size = str_bytes(s->suspended.bytes);
+                printf(" since %s, its state is %s", since, size);
         }
         putchar('\n');
         line("project", "%s", s->project->root);
@@ -285,6 +295,11 @@ static struct json *summary_json(const struct summary *s) {
                 json_set_number(j, "host_memory_mib", (double)s->memory_used_mib);
                 json_set_string(j, "accel", state->accel);
                 json_set(j, "supervisor", s->supervisor ? json_copy(s->supervisor) : NULL);
+        }
+        if (s->suspended.tag) {
+                struct json *suspended = json_set_object(j, "suspended");
+                json_set_number(suspended, "since_ms", (double)s->suspended.time_ms);
+                json_set_number(suspended, "bytes", (double)s->suspended.bytes);
         }
         struct json *guest = json_set_object(j, "guest");
         json_set_string(guest, "version", state->guest_version);

@@ -6,16 +6,22 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
 #include <k3s-vm/host.h>
+#include <k3s-vm/interrupt.h>
 #include <k3s-vm/lifecycle.h>
 #include <k3s-vm/ports.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/ready.h>
 #include <k3s-vm/supervisor.h>
+#include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
 #include <k3s-vm/web_env.h>
 
 #define SHUTDOWN_GRACE_MS (60U * 1000) /* K3s ends its pods; under TCG that takes ten seconds */
 #define MONITOR_TIMEOUT_MS 3000
+#define SYNC_CONNECT_TIMEOUT_MS 3000 /* to a guest that is to write out its disks before its state is saved */
+#define SYNC_TIMEOUT_MS 10000
+#define SUSPEND_TIMEOUT_MS (11U * 60 * 1000) /* the supervisor's own limit is shorter */
+#define QEMU_END_TIMEOUT_MS 10000
 #define PROGRAM "qemu-system-x86_64"
 
 /* One port the VM listens on. */
@@ -118,7 +124,8 @@ static int save_stopped(const struct lifecycle *l, struct state *s, struct error
 }
 
 /* Builds the command line and has a supervisor start QEMU with it. */
-static int launch(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
+static int launch(const struct lifecycle *l, struct state *s, struct process *ret_vm, bool *ret_resumed,
+                  struct error *err) {
         const struct project *p = l->project;
         struct accel accel = {0};
         int r = accel_choose(l->config->accel, p->runtime_base, &accel, err);
@@ -166,17 +173,46 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
         };
         _cleanup_strv_ struct strv argv = {0};
         qemu_argv(&spec, &argv);
-        return supervisor_start(p, s, &argv, ret_vm, l->progress, err);
+        return supervisor_start(p, s, &argv, ret_vm, ret_resumed, l->progress, err);
+}
+
+/* A live QEMU whose state was being saved, or loaded, by a command or a supervisor that was killed meanwhile: it goes
+ * on if its guest stands still for nothing, and is ended, @vm left empty, if its state is whole. */
+static int settle(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+        const struct project *p = l->project;
+        if (!suspend_exists(p) && !str_eq(s->intent, "suspended"))
+                return 0;
+        int r = 0;
+        if (!supervisor_alive(p)) {
+                if (suspend_exists(p))
+                        r = vm_end(p, s, vm, false, 0, l->progress, err);
+                else
+                        r = supervisor_adopt(p, s, vm, err);
+                if (r < 0)
+                        return r;
+        }
+        /* A supervisor that is still at it answers when it is done, or ends with its QEMU. */
+        if (proc_alive(vm->pidfd) && supervisor_ask(p, s->uuid, "unsuspend", SUSPEND_TIMEOUT_MS, NULL, NULL) < 0) {
+                r = interrupt_wait(vm->pidfd, QEMU_END_TIMEOUT_MS, err);
+                if (r < 0)
+                        return r;
+        }
+        if (!proc_alive(vm->pidfd))
+                process_close(vm);
+        return 0;
 }
 
 /* A live QEMU of this VM is used as it is, with a supervisor if it lost its own. One whose monitor is dead is ended,
  * so that a new one can be started: @ret_vm is left empty. One that is paused is the user's to decide about. */
 static int take_over(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+        int r = settle(l, s, vm, err);
+        if (r < 0 || vm->pidfd < 0)
+                return r;
         _cleanup_qmp_ struct qmp *monitor = NULL;
         if (vm_connect(l->project, s, MONITOR_TIMEOUT_MS, &monitor, NULL) < 0) {
                 progress_warn(l->progress, "the VM's QEMU (process %d) does not answer; it is ended and started again",
                               vm->pid);
-                int r = save_intent(l, s, "stopped", err);
+                r = save_intent(l, s, "stopped", err);
                 if (r == 0)
                         r = vm_end(l->project, s, vm, false, 0, l->progress, err);
                 process_close(vm);
@@ -185,8 +221,7 @@ static int take_over(const struct lifecycle *l, struct state *s, struct process 
         qmp_free(TAKE_PTR(monitor));
         _cleanup_free_ char *detail = NULL;
         if (vm_status_detail(l->project, s, &detail) == VM_DEGRADED) {
-                int r = err_set(err, ERR_STATE, EBUSY, "the VM is there but does not run: %s",
-                                detail ? detail : "paused");
+                r = err_set(err, ERR_STATE, EBUSY, "the VM is there but does not run: %s", detail ? detail : "paused");
                 err_hint(err,
                          "once there is room on the disk it goes on by itself\nstart it anew: k3s-vm restart --force");
                 return r;
@@ -196,12 +231,13 @@ static int take_over(const struct lifecycle *l, struct state *s, struct process 
         return save_intent(l, s, "running", err);
 }
 
-static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, struct error *err) {
+static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, bool *ret_resumed,
+                      struct error *err) {
         int r = supervisor_end(l->project, 0, err);
         if (r < 0)
                 return r;
         state_clear_phases(s);
-        r = launch(l, s, ret_vm, err);
+        r = launch(l, s, ret_vm, ret_resumed, err);
         if (r < 0) {
                 save_intent(l, s, "stopped", NULL);
                 return err_wrap(err, r, "cannot start the VM");
@@ -211,7 +247,7 @@ static int start_qemu(const struct lifecycle *l, struct state *s, struct process
 }
 
 static int wait_ready(const struct lifecycle *l, struct state *s, const struct process *vm, bool was_running,
-                      struct error *err) {
+                      bool resumed, struct error *err) {
         const struct ready ready = {
                         .project = l->project,
                         .config = l->config,
@@ -220,6 +256,7 @@ static int wait_ready(const struct lifecycle *l, struct state *s, const struct p
                         .progress = was_running && s->ready_once ? NULL : l->progress,
                         .timeout_ms = l->timeout_ms,
                         .quick = was_running,
+                        .resumed = resumed,
         };
         return ready_wait(&ready, err);
 }
@@ -227,20 +264,20 @@ static int wait_ready(const struct lifecycle *l, struct state *s, const struct p
 int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err) {
         _cleanup_process_ struct process vm = PROCESS_INIT;
         int r = vm_find(l->project, s, &vm, NULL) == 0 ? take_over(l, s, &vm, err) : 0;
-        bool was_running = vm.pidfd >= 0;
+        bool was_running = vm.pidfd >= 0, resumed = false;
         if (r == 0 && !was_running)
-                r = start_qemu(l, s, &vm, err);
+                r = start_qemu(l, s, &vm, &resumed, err);
         if (r == 0)
-                r = wait_ready(l, s, &vm, was_running, err);
+                r = wait_ready(l, s, &vm, was_running, resumed, err);
         if (r == -ECHILD && was_running && !proc_alive(vm.pidfd)) {
                 /* A stop that was interrupted had reached the guest already. */
                 progress_note(l->progress, "the VM was on its way down; it is started again");
                 error_clear(err);
                 process_close(&vm);
                 was_running = false;
-                r = start_qemu(l, s, &vm, err);
+                r = start_qemu(l, s, &vm, &resumed, err);
                 if (r == 0)
-                        r = wait_ready(l, s, &vm, false, err);
+                        r = wait_ready(l, s, &vm, false, resumed, err);
         }
         if (r < 0)
                 return r;
@@ -251,17 +288,92 @@ int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_ru
         return r;
 }
 
-int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err) {
-        _cleanup_process_ struct process vm = PROCESS_INIT;
-        if (vm_find(l->project, s, &vm, NULL) < 0) {
-                /* One that crashed may be about to be started again. */
-                save_intent(l, s, "stopped", NULL);
-                supervisor_end(l->project, 0, NULL);
-                int r = err_set(err, ERR_STATE, ESRCH, "the VM is not running");
-                err_hint(err, "start it: k3s-vm start");
+/* So that a guest that has to boot after all finds everything it was told was written. Saving works without it. */
+static void sync_guest(const struct lifecycle *l, const struct state *s) {
+        struct remote_address address = ready_ssh_address(l->project, l->config);
+        address.port = s->ssh_port;
+        _cleanup_error_ struct error why = ERROR_INIT;
+        _cleanup_remote_ struct remote *remote = NULL;
+        const struct remote_exec exec = {.command = "sync", .timeout_ms = SYNC_TIMEOUT_MS};
+        int status = 0, r = remote_connect(&address, SYNC_CONNECT_TIMEOUT_MS, &remote, &why);
+        if (r == 0)
+                r = remote_exec(remote, &exec, &status, &why);
+        if (r < 0)
+                progress_debug(l->progress, "the guest does not write out its disks: %s", why.message);
+}
+
+/* Has the supervisor save the state and ends QEMU. */
+static int suspend(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+        sync_guest(l, s);
+        int r = interrupt_check(err);
+        if (r == 0)
+                r = supervisor_adopt(l->project, s, vm, err);
+        if (r == 0)
+                r = save_intent(l, s, "suspended", err);
+        if (r < 0)
+                return r;
+        r = supervisor_ask(l->project, s->uuid, "suspend", SUSPEND_TIMEOUT_MS, NULL, err);
+        /* One that hung up has ended with its QEMU. Whether the state is whole is what counts. */
+        if (r < 0 && !suspend_exists(l->project)) {
+                save_intent(l, s, "running", NULL);
                 return r;
         }
-        int r = save_stopped(l, s, err);
+        error_clear(err);
+        /* It was told to quit. */
+        r = interrupt_wait(vm->pidfd, QEMU_END_TIMEOUT_MS, err);
+        return r < 0 ? r : vm_end(l->project, s, vm, false, 0, l->progress, err);
+}
+
+static int stop_suspend(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+        struct progress_phase *phase = progress_begin(l->progress, "stop", "saving the VM's state");
+        int r = suspend(l, s, vm, err);
+        if (r < 0) {
+                progress_end(l->progress, phase, 0, NULL);
+                err_wrap(err, r, "cannot suspend the VM, so it runs on");
+                if (r != -ECANCELED)
+                        err_hint(err, "shut it down instead: k3s-vm stop --shutdown");
+                return r;
+        }
+        _cleanup_suspended_ struct suspended saved = {0};
+        suspend_load(l->project, &saved, NULL);
+        _cleanup_free_ char *size = str_bytes(saved.bytes);
+        progress_end(l->progress, phase, 1, "the VM is suspended, its state is %s", size);
+        return 0;
+}
+
+/* A VM without a process. */
+static int stop_gone(const struct lifecycle *l, struct state *s, enum stop_how how, struct process *ret_vm,
+                     struct error *err) {
+        bool suspended = suspend_exists(l->project), resumed = false;
+        if (suspended && how == STOP_SHUTDOWN) {
+                progress_note(l->progress, "the VM is suspended; it is woken up to be shut down");
+                return start_qemu(l, s, ret_vm, &resumed, err);
+        }
+        /* One that crashed may be about to be started again. */
+        save_intent(l, s, "stopped", NULL);
+        supervisor_end(l->project, 0, NULL);
+        if (suspended && how == STOP_FORCE) {
+                progress_note(l->progress, "the saved state is dropped; the disk is kept");
+                return suspend_forget(l->project, err);
+        }
+        int r = err_set(err, ERR_STATE, ESRCH, suspended ? "the VM is suspended already" : "the VM is not running");
+        err_hint(err, "start it: k3s-vm start");
+        return r;
+}
+
+int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err) {
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        int r = vm_find(l->project, s, &vm, NULL) == 0 ? settle(l, s, &vm, err) : 0;
+        if (r < 0)
+                return r;
+        if (vm.pidfd < 0) {
+                r = stop_gone(l, s, how, &vm, err);
+                if (r < 0 || vm.pidfd < 0)
+                        return r;
+        }
+        if (how == STOP_SUSPEND)
+                return stop_suspend(l, s, &vm, err);
+        r = save_stopped(l, s, err);
         if (r < 0)
                 return r;
         unsigned grace_ms = l->timeout_ms ? l->timeout_ms : SHUTDOWN_GRACE_MS;

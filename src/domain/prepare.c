@@ -16,6 +16,7 @@
 #include <k3s-vm/payload.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/remote.h>
+#include <k3s-vm/suspend.h>
 
 static const struct image_builder debian_guest = {
                 .name = "guest",
@@ -197,8 +198,16 @@ static int ensure_disk(const struct lifecycle *l, struct state *s, struct error 
         int r = 0;
         if (!fs_exists(l->project->data_disk))
                 r = qemu_create_disk(l->project->data_disk, wanted, err);
-        else if (s->disk_gib < wanted)
-                r = qemu_grow_disk(l->project->data_disk, wanted, err);
+        else if (s->disk_gib < wanted) {
+                /* A saved state is of the disk as it was, its size too. */
+                if (suspend_exists(l->project)) {
+                        progress_warn(l->progress, "the saved state cannot be used, so the VM boots from its disk: "
+                                                   "the disk grows");
+                        r = suspend_forget(l->project, err);
+                }
+                if (r == 0)
+                        r = qemu_grow_disk(l->project->data_disk, wanted, err);
+        }
         if (r == 0)
                 s->disk_gib = wanted;
         return r;
@@ -224,7 +233,14 @@ static int ensure_keys(const struct lifecycle *l, struct error *err) {
         return r;
 }
 
-/* The files QEMU hands to the guest. They are written anew each time: keys and arguments may have changed. */
+static bool holds(const char *path, const struct buf *b) {
+        _cleanup_buf_ struct buf there = BUF_INIT(b->len + 1);
+        return fs_read(path, b->len, &there, NULL) == 0 && there.len == b->len &&
+               (b->len == 0 || memcmp(there.data, b->data, b->len) == 0);
+}
+
+/* The files QEMU hands to the guest. Keys and arguments may have changed; a file that would stay the same is left
+ * alone, as its time tells whether a suspended guest has read it. */
 static int write_credentials(const struct lifecycle *l, struct error *err) {
         const struct project *p = l->project;
         int r = fs_mkdir_p(p->credentials_dir, 0700, err);
@@ -249,7 +265,7 @@ static int write_credentials(const struct lifecycle *l, struct error *err) {
                         r = fs_read(files[i].source, 64U << 10, &b, err);
                 else
                         buf_puts(&b, files[i].text);
-                if (r == 0)
+                if (r == 0 && !holds(path, &b))
                         r = fs_write_atomic(path, b.data, b.len, 0600, err);
                 if (r < 0)
                         return r;

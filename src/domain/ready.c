@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <k3s-vm/banner.h>
+#include <k3s-vm/clock_guest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/health.h>
 #include <k3s-vm/interrupt.h>
@@ -229,17 +230,19 @@ static int wait_api(struct wait *w, struct error *err) {
         return 0;
 }
 
-/* The file as K3s left it once it was up: it may have renewed its certificates on the way. */
-static int keep_kubeconfig(struct wait *w, struct error *err) {
-        int r = read_kubeconfig(w, err);
-        if (r < 0)
-                return err_wrap(err, r, "cannot read the cluster's kubeconfig");
+static int write_kubeconfig(struct wait *w, struct error *err) {
         _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
         kubeconfig_keep_namespace(w->kubeconfig, path);
         r = kubeconfig_write(w->kubeconfig, path, err);
         if (r < 0)
                 return r;
         return web_env_write(w->ready->project, w->ready->config, w->kubeconfig, w->ready->progress, err);
+}
+
+/* The file as K3s left it once it was up: it may have renewed its certificates on the way. */
+static int keep_kubeconfig(struct wait *w, struct error *err) {
+        int r = read_kubeconfig(w, err);
+        return r < 0 ? err_wrap(err, r, "cannot read the cluster's kubeconfig") : write_kubeconfig(w, err);
 }
 
 static int nodes_ready(struct wait *w, struct error *err) {
@@ -276,6 +279,39 @@ static int wait_nodes(struct wait *w, struct error *err) {
         return 0;
 }
 
+/* What the guest calls now is when it was suspended. The supervisor sees to it if this does not succeed. */
+static void set_clock(struct wait *w) {
+        _cleanup_error_ struct error why = ERROR_INIT;
+        int64_t was_off_ms = 0;
+        if (clock_set_guest(w->remote, &was_off_ms, &why) < 0)
+                progress_debug(w->ready->progress, "the guest's clock: %s", why.message);
+}
+
+/* The cluster is as it was, and so are its credentials: those that the project has are good, at this VM's port. */
+static void keep_known_kubeconfig(struct wait *w) {
+        _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
+        _cleanup_kubeconfig_ struct kubeconfig *k = NULL;
+        const struct config *c = w->ready->config;
+        if (kubeconfig_read(path, &k, NULL) < 0 ||
+            !str_eq(json_string(json_get(k->document, "current-context")), c->vm_name) ||
+            kubeconfig_adapt(k, c->api_port, c->vm_name, NULL) < 0 || kube_new(k, &w->kube, NULL) < 0)
+                return;
+        w->kubeconfig = TAKE_PTR(k);
+}
+
+/* Resumed: a second, not a boot. */
+static int wait_resumed(struct wait *w, struct error *err) {
+        begin_phase(w, "resume", "resuming the VM");
+        int r = wait_login(w, err);
+        if (r < 0)
+                return r;
+        set_clock(w);
+        end_phase(w, "resume", "the VM goes on where it was");
+        if (w->ready->state->payload_name)
+                keep_known_kubeconfig(w);
+        return 0;
+}
+
 int ready_wait(const struct ready *ready, struct error *err) {
         bool kvm = str_eq(ready->state->accel, "kvm");
         unsigned limit = ready->timeout_ms ? ready->timeout_ms : kvm ? KVM_TIMEOUT_MS : TCG_TIMEOUT_MS;
@@ -283,13 +319,14 @@ int ready_wait(const struct ready *ready, struct error *err) {
         struct wait w = {.ready = ready, .begin_ms = now, .deadline_ms = now + limit, .unit_checked_ms = now};
         bool payload = ready->state->payload_name != NULL;
 
-        int r = wait_ssh(&w, err);
-        if (r == 0 && payload)
+        int r = ready->resumed ? wait_resumed(&w, err) : wait_ssh(&w, err);
+        if (r == 0 && payload && !w.remote)
                 r = wait_login(&w, err);
+        bool known = w.kube != NULL;
         if (r == 0 && payload)
                 r = wait_api(&w, err);
         if (r == 0 && payload)
-                r = keep_kubeconfig(&w, err);
+                r = known && w.kube ? write_kubeconfig(&w, err) : keep_kubeconfig(&w, err);
         if (r == 0 && payload)
                 r = wait_nodes(&w, err);
         progress_end(ready->progress, w.phase, 0, NULL);

@@ -36,6 +36,7 @@ static void supervisor_clear(struct supervisor *v) {
         closep_(&v->clock_fd);
         free(v->shutdown_reason);
         free(v->last_event);
+        free(v->not_resumed);
         starter_end(&v->starter);
         launch_clear(&v->launch);
 }
@@ -65,6 +66,8 @@ static void report_running(struct supervisor *v) {
         struct json *line = json_new_object(), *vm = json_set_object(line, "running");
         json_set_number(vm, "pid", v->pid);
         json_set_number(vm, "start_time", (double)v->start_time);
+        json_set_bool(vm, "resumed", v->resumed);
+        json_set_string(vm, "not_resumed", v->not_resumed);
         report(v, line);
         closep_(&v->status_fd);
         v->status_fd = -1;
@@ -153,7 +156,11 @@ static struct json *on_request(const char *verb, void *userdata, struct error *e
                         supervise_monitor_lost(v, "a new connection was asked for");
                 return json_new_object();
         }
-        err_set(err, ERR_USAGE, EINVAL, "there are ping, status and reconnect");
+        if (str_eq(verb, "suspend"))
+                return supervise_suspend(v, err);
+        if (str_eq(verb, "unsuspend"))
+                return supervise_unsuspend(v, err);
+        err_set(err, ERR_USAGE, EINVAL, "there are ping, status, reconnect, suspend and unsuspend");
         return NULL;
 }
 

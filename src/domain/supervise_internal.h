@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the two halves of the supervisor's loop share: supervise.c (its start, signals, time, those who ask) and
- * supervise_qemu.c (its QEMU: monitor, end, restart).
+ * supervise_qemu.c (its QEMU: monitor, end, restart), supervise_suspend.c (the VM's state saved and loaded).
  */
 #pragma once
 
@@ -33,7 +33,8 @@ struct supervisor {
         pid_t pid;  /* of the last QEMU */
         uint64_t start_time;
         struct qmp *qmp; /* NULL while there is no connection */
-        struct loop_source *qmp_source, *pidfd_source, *resume_timer, *restart_timer, *monitor_timer;
+        struct loop_source *qmp_source, *pidfd_source, *resume_timer, *restart_timer, *monitor_timer, *sweep_timer,
+                        *resumed_timer;
         unsigned monitor_delay_ms; /* until the next try to get the monitor back */
         /* What QEMU said about this run. */
         char *shutdown_reason;
@@ -44,6 +45,8 @@ struct supervisor {
         size_t n_restarts;
         unsigned restarts_total;
         bool restart_planned;
+        bool resumed;      /* this QEMU went on from a saved state */
+        char *not_resumed; /* why not, where there was one; NULL */
         char *last_event;
         uint64_t last_event_ms; /* wall clock */
 };
@@ -59,5 +62,18 @@ int supervise_qemu_start(struct supervisor *v, struct error *err);
 int supervise_qemu_adopt(struct supervisor *v, struct error *err);
 /* Gives the monitor up and tries to get it back. */
 void supervise_monitor_lost(struct supervisor *v, const char *why);
+
+/* Adds the timers of what follows to the loop. */
+int supervise_suspend_begin(struct supervisor *v, struct error *err);
+/* Saves the VM's state and ends QEMU, which is gone soon after. NULL, with @err filled in: the guest runs on. */
+struct json *supervise_suspend(struct supervisor *v, struct error *err);
+/* Lets a guest run on whose state was about to be saved by a supervisor that is gone. */
+struct json *supervise_unsuspend(struct supervisor *v, struct error *err);
+/* For a QEMU that was just started. 1: the guest runs on from the saved state. 0: it is to boot; v->not_resumed says
+ * why if there was a state. -EAGAIN: the same, but by a QEMU of its own. The state is used up in every case. */
+int supervise_resume(struct supervisor *v, struct error *err);
+/* Once the guest runs: arms the timers. */
+void supervise_suspend_started(struct supervisor *v);
+
 /* Has the guest's clock set, as soon as the guest runs. */
 void supervise_set_clock(struct supervisor *v);

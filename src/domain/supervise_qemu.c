@@ -10,6 +10,7 @@
 #include <k3s-vm/exit.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/supervisor.h>
+#include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
 
 #include "supervise_internal.h"
@@ -25,6 +26,8 @@ static int on_qmp(struct loop *loop, int fd, uint32_t events, void *userdata);
 
 static void on_qmp_event(const char *name, const struct json *data, uint64_t time_ms, void *userdata) {
         struct supervisor *v = userdata;
+        if (str_eq(name, "JOB_STATUS_CHANGE"))
+                return; /* several a job, and how the job went is written down by who began it */
         struct json *fields = json_new_object();
         json_set_number(fields, "qemu_ms", (double)time_ms);
         if (data)
@@ -152,7 +155,8 @@ static int let_run(struct supervisor *v, struct error *err) {
         _cleanup_json_ struct json *status = NULL;
         int r = qmp_call(v->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &status, err);
         const char *text = json_string(json_get(status, "status"));
-        if (r == 0 && str_eq(text, "prelaunch"))
+        /* With a state that was saved, and not yet used up, the guest does not run. */
+        if (r == 0 && str_eq(text, "prelaunch") && !suspend_exists(v->project))
                 r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, err);
         if (r == 0 && str_eq(text, "guest-panicked"))
                 v->panicked = true;
@@ -206,20 +210,44 @@ static int launch(struct supervisor *v, struct error *err) {
         return launch_handshake(&v->launch, &v->qemu, launched.qmp_fd, launched.log_start, &v->qmp, err);
 }
 
-int supervise_qemu_start(struct supervisor *v, struct error *err) {
+static int launch_and_watch(struct supervisor *v, struct error *err) {
         int r = launch(v, err);
-        if (r < 0)
+        if (r < 0) {
+                process_close(&v->qemu);
                 return r;
+        }
         v->child = true;
-        r = watch(v, err);
+        return watch(v, err);
+}
+
+/* Ends a QEMU that was started and is not to be. */
+static void abandon(struct supervisor *v) {
+        if (v->qemu.pidfd < 0)
+                return;
+        drop_qmp(v);
+        loop_remove(v->pidfd_source);
+        v->pidfd_source = NULL;
+        proc_signal(&v->qemu, SIGKILL, NULL);
+        proc_wait(&v->qemu, 0, NULL, NULL);
+        process_close(&v->qemu);
+        launch_remove_leftovers(v->project, v->launch.uuid);
+}
+
+int supervise_qemu_start(struct supervisor *v, struct error *err) {
+        int r = launch_and_watch(v, err);
+        if (r == 0)
+                r = supervise_resume(v, err);
+        if (r == -EAGAIN) {
+                abandon(v);
+                r = launch_and_watch(v, err);
+        }
         if (r == 0)
                 r = let_run(v, err);
         if (r < 0) {
-                proc_signal(&v->qemu, SIGKILL, NULL);
-                proc_wait(&v->qemu, 0, NULL, NULL);
-                launch_remove_leftovers(v->project, v->launch.uuid);
+                abandon(v);
                 return r;
         }
+        supervise_suspend_started(v);
         struct json *fields = json_new_object();
         json_set_number(fields, "pid", v->pid);
         json_set_number(fields, "start_time", (double)v->start_time);
@@ -228,6 +256,8 @@ int supervise_qemu_start(struct supervisor *v, struct error *err) {
 }
 
 int supervise_qemu_adopt(struct supervisor *v, struct error *err) {
+        if (suspend_exists(v->project))
+                return err_set(err, ERR_STATE, ESTALE, "the VM's state is saved: this QEMU is not to run on");
         int r = launch_adopt(&v->launch, &v->qemu, &v->qmp, err);
         if (r == 0)
                 r = watch(v, err);
@@ -244,7 +274,7 @@ int supervise_qemu_begin(struct supervisor *v, struct error *err) {
                 r = loop_add_timer(v->loop, 0, 0, on_restart_timer, v, &v->restart_timer, err);
         if (r == 0)
                 r = loop_add_timer(v->loop, 0, 0, on_monitor_timer, v, &v->monitor_timer, err);
-        return r;
+        return r < 0 ? r : supervise_suspend_begin(v, err);
 }
 
 /* The VM's state, if it is still about this QEMU and the VM is to run. */
@@ -258,7 +288,7 @@ static struct state *state_to_restart(struct supervisor *v) {
 
 static bool wanted_down(struct supervisor *v) {
         _cleanup_state_ struct state *s = NULL;
-        return state_load(v->project, &s, NULL) == 0 && str_eq(s->intent, "stopped");
+        return state_load(v->project, &s, NULL) == 0 && !str_eq(s->intent, "running");
 }
 
 /* Whether it may be started again; arms the timer then. */

@@ -97,9 +97,8 @@ static int next_line(int fd, struct buf *in, uint64_t deadline, struct json **re
         }
 }
 
-/* Waits until the supervisor says that the VM runs, or why not. */
-static int wait_running(struct process *supervisor, int status, pid_t *ret_pid, uint64_t *ret_start_time,
-                        struct error *err) {
+/* Waits until the supervisor says that the VM runs, or why not. @ret is what it says of it. */
+static int wait_running(struct process *supervisor, int status, struct json **ret, struct error *err) {
         _cleanup_buf_ struct buf in = BUF_INIT(STATUS_MAX_BYTES);
         uint64_t deadline = now_ms() + START_TIMEOUT_MS;
         for (;;) {
@@ -107,8 +106,7 @@ static int wait_running(struct process *supervisor, int status, pid_t *ret_pid, 
                 int r = next_line(status, &in, deadline, &line, err);
                 const struct json *running = json_get(line, "running"), *e = json_get(line, "error");
                 if (r == 0 && running) {
-                        *ret_pid = (pid_t)json_u64_or(json_get(running, "pid"), 0);
-                        *ret_start_time = json_u64_or(json_get(running, "start_time"), 0);
+                        *ret = json_copy(running);
                         return 0;
                 }
                 if (r == 0 && !e)
@@ -125,7 +123,7 @@ static int wait_running(struct process *supervisor, int status, pid_t *ret_pid, 
 }
 
 int supervisor_start(const struct project *p, struct state *s, const struct strv *argv, struct process *ret_vm,
-                     struct progress *progress, struct error *err) {
+                     bool *ret_resumed, struct progress *progress, struct error *err) {
         /* One that waits to restart a crashed VM is not needed any more. */
         int r = supervisor_end(p, 0, err);
         if (r < 0)
@@ -137,15 +135,21 @@ int supervisor_start(const struct project *p, struct state *s, const struct strv
         if (r < 0)
                 return r;
         progress_debug(progress, "the supervisor is process %d", supervisor.pid);
-        pid_t pid = 0;
-        uint64_t start_time = 0, check = 0;
-        r = wait_running(&supervisor, status, &pid, &start_time, err);
+        _cleanup_json_ struct json *running = NULL;
+        r = wait_running(&supervisor, status, &running, err);
         if (r < 0)
                 return r;
+        pid_t pid = (pid_t)json_u64_or(json_get(running, "pid"), 0);
+        uint64_t start_time = json_u64_or(json_get(running, "start_time"), 0), check = 0;
         if (proc_open(pid, &vm.pidfd) < 0 || proc_start_time(pid, &check) < 0 || check != start_time)
                 return err_set(err, ERR_FAILED, ESRCH, "QEMU ended right after its start");
         vm.pid = pid;
         progress_debug(progress, "QEMU is process %d", pid);
+        const char *not_resumed = json_string(json_get(running, "not_resumed"));
+        if (not_resumed)
+                progress_warn(progress, "the saved state cannot be used, so the VM boots from its disk: %s",
+                              not_resumed);
+        *ret_resumed = json_bool_or(json_get(running, "resumed"), false);
         s->pid = pid;
         s->start_time = start_time;
         s->started_ms = wall_ms();
@@ -154,28 +158,6 @@ int supervisor_start(const struct project *p, struct state *s, const struct strv
         *ret_vm = vm;
         vm = PROCESS_INIT;
         return 0;
-}
-
-int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err) {
-        if (supervisor_alive(p))
-                return 0;
-        uint64_t start_time = 0;
-        _cleanup_strv_ struct strv argv = {0};
-        if (proc_start_time(vm->pid, &start_time) < 0 || proc_cmdline(vm->pid, &argv) < 0 || !proc_alive(vm->pidfd))
-                return err_set(err, ERR_STATE, ESRCH, "the VM is gone");
-        _cleanup_json_ struct json *orders = launch_to_json(p->root, s->uuid, s->name, &argv);
-        struct json *adopt = json_set_object(orders, "adopt");
-        json_set_number(adopt, "pid", vm->pid);
-        json_set_number(adopt, "start_time", (double)start_time);
-        _cleanup_process_ struct process supervisor = PROCESS_INIT;
-        _cleanup_close_ int status = -1;
-        int r = spawn(p, s, orders, &supervisor, &status, err);
-        pid_t pid = 0;
-        if (r == 0)
-                r = wait_running(&supervisor, status, &pid, &start_time, err);
-        if (r < 0)
-                err_wrap(err, r, "cannot watch over the running VM");
-        return r;
 }
 
 /* The live supervisor: the owner of its lock, if it is one by its command line. -ESRCH: none. */
@@ -191,6 +173,40 @@ static int find_supervisor(const struct project *p, struct process *ret) {
         *ret = v;
         v = PROCESS_INIT;
         return 0;
+}
+
+/* A project that was moved since has a supervisor that looks for its files where they were. */
+static bool knows_project(const struct project *p) {
+        _cleanup_process_ struct process v = PROCESS_INIT;
+        _cleanup_strv_ struct strv cmdline = {0};
+        return find_supervisor(p, &v) == 0 && proc_cmdline(v.pid, &cmdline) == 0 && strv_contains(&cmdline, p->root);
+}
+
+int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err) {
+        if (supervisor_alive(p)) {
+                if (knows_project(p))
+                        return 0;
+                int r = supervisor_end(p, 0, err);
+                if (r < 0)
+                        return r;
+        }
+        uint64_t start_time = 0;
+        _cleanup_strv_ struct strv argv = {0};
+        if (proc_start_time(vm->pid, &start_time) < 0 || proc_cmdline(vm->pid, &argv) < 0 || !proc_alive(vm->pidfd))
+                return err_set(err, ERR_STATE, ESRCH, "the VM is gone");
+        _cleanup_json_ struct json *orders = launch_to_json(p->root, s->uuid, s->name, &argv);
+        struct json *adopt = json_set_object(orders, "adopt");
+        json_set_number(adopt, "pid", vm->pid);
+        json_set_number(adopt, "start_time", (double)start_time);
+        _cleanup_process_ struct process supervisor = PROCESS_INIT;
+        _cleanup_close_ int status = -1;
+        int r = spawn(p, s, orders, &supervisor, &status, err);
+        _cleanup_json_ struct json *running = NULL;
+        if (r == 0)
+                r = wait_running(&supervisor, status, &running, err);
+        if (r < 0)
+                err_wrap(err, r, "cannot watch over the running VM");
+        return r;
 }
 
 bool supervisor_alive(const struct project *p) {

@@ -11,6 +11,7 @@
 #include <k3s-vm/ports.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/qmp.h>
+#include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
 
 #define STATUS_TIMEOUT_MS 3000 /* another command may be using the monitor */
@@ -136,6 +137,10 @@ static enum vm_status status_of_running(const struct project *p, const struct st
                 return VM_DEGRADED;
         }
         const char *run_state = json_string_or(json_get(answer, "status"), "?");
+        if (str_eq(run_state, "paused") && str_eq(s->intent, "suspended")) {
+                *ret_detail = xstrdup("paused while its state was being saved; k3s-vm start lets it go on");
+                return VM_DEGRADED;
+        }
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (str_eq(table[i].run_state, run_state)) {
                         *ret_detail = xstrdup(table[i].detail);
@@ -149,6 +154,14 @@ static enum vm_status status_of_running(const struct project *p, const struct st
 static enum vm_status status_of_gone(const struct project *p, const struct state *s, char **ret_detail) {
         if (s->pid == 0)
                 return VM_CREATED;
+        _cleanup_suspended_ struct suspended suspended = {0};
+        int r = suspend_load(p, &suspended, NULL);
+        if (r == 0)
+                return VM_SUSPENDED;
+        if (r == -EUCLEAN)
+                *ret_detail = xstrdup("its saved state is damaged: it will boot from its disk");
+        if (r == -EUCLEAN)
+                return VM_SUSPENDED;
         bool wanted_down = str_eq(s->intent, "stopped");
         _cleanup_vm_exit_ struct vm_exit *e = NULL;
         if (vm_exit_load(p, &e, NULL) == 0) {

@@ -234,12 +234,31 @@ END
   kubectl delete pod worker --grace-period=0 --force
 }
 
-@test "stop and start keep the Deployment, its Secret and the certificates" {
+pods() { kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[*].restartCount}{"\n"}{end}' | sort; }
+
+@test "stop suspends and start resumes: the same pods, none restarted, the node Ready at once, the time right" {
+  before=$(pods)
+  "$K3S_VM" stop
+  [ "$("$K3S_VM" --json status | jq -r .state)" = suspended ]
+  sleep 60 # longer than a node may be silent
+  "$K3S_VM" start
+  for _ in {1..10}; do
+    kubectl get nodes --no-headers | grep -q ' Ready '
+    sleep 1
+  done
+  now=$(date +%s)
+  guest=$("$K3S_VM" exec -- date +%s)
+  [ "$guest" -ge $((now - 1)) ] && [ "$guest" -le $((now + 2)) ]
+  [ "$(pods)" = "$before" ]
+  until_ok 60 web_page_is_there
+}
+
+@test "stop --shutdown and start keep the Deployment, its Secret and the certificates" {
   kubectl create secret generic kept --from-literal=word=hello
   before=$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')
   ca=$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
 
-  "$K3S_VM" stop
+  "$K3S_VM" stop --shutdown
   run "$K3S_VM" --json status
   [ "$(jq -r .state <<<"$output")" = stopped ]
   run "$K3S_VM" stop

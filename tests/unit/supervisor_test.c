@@ -115,7 +115,7 @@ static void start(struct fixture *f, const unsigned char *sector, size_t len, st
         _cleanup_strv_ struct strv argv = {0};
         make_argv(f, sector, len, &argv);
         _cleanup_error_ struct error err = ERROR_INIT;
-        if (supervisor_start(f->project, f->state, &argv, ret, NULL, &err) < 0)
+        if (supervisor_start(f->project, f->state, &argv, ret, &(bool){false}, NULL, &err) < 0)
                 fail_msg("%s\n%s", err.message, err.detail ? err.detail : "");
         free(f->state->intent);
         f->state->intent = xstrdup("running");
@@ -230,7 +230,7 @@ static void missing_qemu_is_a_host_error(void **state) {
         strv_push(&argv, "qemu-that-is-not-there");
         struct process vm = PROCESS_INIT;
         _cleanup_error_ struct error err = ERROR_INIT;
-        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -ENOENT);
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, &(bool){false}, NULL, &err), -ENOENT);
         assert_int_equal(err.code, ERR_HOST);
         assert_non_null(strstr(err.message, "qemu-that-is-not-there"));
         assert_false(supervisor_alive(f->project));
@@ -244,7 +244,7 @@ static void qemus_own_words_are_in_the_error(void **state) {
         strv_push(&argv, "flux-capacitor");
         struct process vm = PROCESS_INIT;
         _cleanup_error_ struct error err = ERROR_INIT;
-        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -EIO);
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, &(bool){false}, NULL, &err), -EIO);
         assert_int_equal(vm.pid, -1);
         assert_non_null(strstr(err.message, "exited with status 1"));
         assert_non_null(strstr(err.message, "flux-capacitor"));
@@ -265,7 +265,7 @@ static void port_taken_at_the_last_moment_is_a_port_error(void **state) {
         assert_int_equal(listen(fd, 1), 0);
         struct process vm = PROCESS_INIT;
         _cleanup_error_ struct error err = ERROR_INIT;
-        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, &err), -EADDRINUSE);
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, &(bool){false}, NULL, &err), -EADDRINUSE);
         assert_int_equal(err.code, ERR_PORT);
         _cleanup_free_ char *named = xasprintf("127.0.0.1:%u", PORT + 1);
         assert_non_null(strstr(err.message, named));
@@ -352,7 +352,7 @@ static void vm_paused_by_a_full_host_disk_runs_on_without_the_guest_noticing(voi
         _cleanup_strv_ struct strv argv = {0};
         make_argv(f, boot_write, sizeof(boot_write), &argv);
         make_first_write_fail(f, &argv);
-        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, NULL, NULL), 0);
+        assert_int_equal(supervisor_start(f->project, f->state, &argv, &vm, &(bool){false}, NULL, NULL), 0);
         WAIT_UNTIL(file_has(f->project->events_path, "qmp:BLOCK_IO_ERROR"));
         _cleanup_free_ char *detail = NULL;
         assert_int_equal(vm_status_detail(f->project, f->state, &detail), VM_DEGRADED);

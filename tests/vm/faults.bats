@@ -64,13 +64,13 @@ teardown() { vm_teardown; }
 
 @test "a PID file with junk, empty, naming PID 1 or a live foreign process is not believed" {
   "$K3S_VM"
-  "$K3S_VM" stop
+  "$K3S_VM" stop --shutdown
   for text in junk "" 1 $$; do
     echo "$text" >.k3s-vm/vm.pid
     [ "$(vm_state)" = stopped ]
   done
   "$K3S_VM" start
-  "$K3S_VM" stop
+  "$K3S_VM" stop --shutdown
   kill -0 $$
 }
 

@@ -9,7 +9,7 @@ setup_file() { tiny_guest; }
 setup() { vm_project; }
 teardown() { vm_teardown; }
 
-@test "start, exec, stop, start: the guest answers and its disk is kept" {
+@test "start, exec, stop --shutdown, start: the guest answers and its disk is kept" {
   run "$K3S_VM"
   echo "$output"
   [ "$status" -eq 0 ]
@@ -20,7 +20,7 @@ teardown() { vm_teardown; }
   [ "$output" = hello ]
 
   "$K3S_VM" exec -- sh -c 'echo kept > /var/word; sync'
-  "$K3S_VM" stop
+  "$K3S_VM" stop --shutdown
   [ "$(vm_state)" = stopped ]
   "$K3S_VM" start
   [ "$("$K3S_VM" exec -- cat /var/word)" = kept ]

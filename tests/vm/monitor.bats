@@ -43,7 +43,7 @@ END
   "$K3S_VM"
   pid=$(vm_pid)
   kill -STOP "$pid"
-  run timeout 120 "$K3S_VM" stop --timeout 2
+  run timeout 120 "$K3S_VM" stop --shutdown --timeout 2
   echo "$output"
   [ "$status" -eq 0 ]
   [[ "$output" == *SIGKILL* ]]
@@ -52,7 +52,7 @@ END
   "$K3S_VM" start
 }
 
-@test "QMP sockets deleted: the VM is degraded, and stop still shuts the guest down in order" {
+@test "QMP sockets deleted: the VM is degraded, and stop --shutdown still shuts the guest down in order" {
   "$K3S_VM"
   pid=$(vm_pid)
   rm "$(sockets)"/qmp*.sock
@@ -60,13 +60,13 @@ END
   echo "$output"
   [[ "$output" == *degraded* ]]
   "$K3S_VM" exec -- true
-  "$K3S_VM" stop
+  "$K3S_VM" stop --shutdown
   [ ! -e "/proc/$pid" ]
   grep -q '"reason":"guest-shutdown"' .k3s-vm/events.jsonl
   [ "$(vm_state)" = stopped ]
 }
 
-@test "a monitor that answers junk, half a message, 20 MiB or nothing: status tells in time, stop stops" {
+@test "a monitor that answers junk, half a message, 20 MiB or nothing: status tells in time, stop --shutdown stops" {
   "$K3S_VM"
   pid=$(vm_pid)
   folder=$(sockets)
@@ -79,7 +79,7 @@ END
     kill "$FAKE"
   done
   fake_monitor "$folder/qmp.sock" mute
-  timeout 100 "$K3S_VM" stop
+  timeout 100 "$K3S_VM" stop --shutdown
   [ ! -e "/proc/$pid" ]
   grep -q '"reason":"guest-shutdown"' .k3s-vm/events.jsonl
 }

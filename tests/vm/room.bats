@@ -92,7 +92,7 @@ stop_at_end() { trap 'rm -f "$PROJECT/filler"; "$K3S_VM" --project "$PROJECT" st
     "$K3S_VM" status | grep -q ": created"'
 }
 
-@test "a disk that fills up while the VM runs: it can be stopped, started with room, and destroyed without" {
+@test "a disk that fills up while the VM runs: it is not suspended, can be shut down, started with room, and destroyed without" {
   mounted '
     disk "$PROJECT" 1500m
     cd "$PROJECT"
@@ -101,7 +101,9 @@ stop_at_end() { trap 'rm -f "$PROJECT/filler"; "$K3S_VM" --project "$PROJECT" st
     "$K3S_VM" exec -- sh -c "echo kept > /var/word; sync"
     fill .
     "$K3S_VM" status | grep -q ": running"
-    "$K3S_VM" stop
+    "$K3S_VM" stop && exit 1
+    "$K3S_VM" status | grep -q ": running"
+    "$K3S_VM" stop --shutdown
     "$K3S_VM" status | grep -q ": stopped"
     lacks "free in $PROJECT" "$K3S_VM" start
     rm filler

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The supervisor saves the VM's state and loads it: it is there for the whole of it, whatever becomes of the command
+ * that asked. Its loop stands still meanwhile, as the guest does.
+ */
+#include <errno.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/suspend.h>
+
+#include "supervise_internal.h"
+
+#define SWEEP_AFTER_MS 5000                   /* of a VM that was resumed or booted: its user comes first */
+#define CLOCK_AFTER_MS 10000                  /* whoever resumed it sets the guest's clock at once, or was killed */
+#define HEADROOM_BYTES (128ULL * 1024 * 1024) /* left free on the host's disk besides the state */
+
+static int on_sweep_timer(struct loop *loop, void *userdata) {
+        struct supervisor *v = userdata;
+        (void)loop;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        if (v->qmp && suspend_sweep(v->project, v->qmp, &err) < 0)
+                supervise_note_text(v, "state-not-removed", "why", err.message);
+        return 0;
+}
+
+static int on_resumed_timer(struct loop *loop, void *userdata) {
+        (void)loop;
+        supervise_set_clock(userdata);
+        return 0;
+}
+
+int supervise_suspend_begin(struct supervisor *v, struct error *err) {
+        int r = loop_add_timer(v->loop, 0, 0, on_sweep_timer, v, &v->sweep_timer, err);
+        return r < 0 ? r : loop_add_timer(v->loop, 0, 0, on_resumed_timer, v, &v->resumed_timer, err);
+}
+
+void supervise_suspend_started(struct supervisor *v) {
+        loop_arm(v->sweep_timer, SWEEP_AFTER_MS, 0);
+        if (v->resumed)
+                loop_arm(v->resumed_timer, CLOCK_AFTER_MS, 0);
+}
+
+static int query_status(struct supervisor *v, struct json **ret, struct error *err) {
+        if (!v->qmp)
+                return err_set(err, ERR_FAILED, ENOTCONN, "QEMU's monitor is not heard at the moment");
+        return qmp_call(v->qmp, "query-status", NULL, QMP_TIMEOUT_MS, ret, err);
+}
+
+/* As large as the state can get: what the guest has touched of its memory. */
+static int check_room(const struct supervisor *v, struct error *err) {
+        uint64_t resident_kib = 0, pss_kib = 0, room = 0;
+        int r = fs_free_bytes(v->project->vm_dir, &room, err);
+        if (r < 0)
+                return r;
+        proc_memory_kib(v->pid, &resident_kib, &pss_kib);
+        uint64_t need = resident_kib * 1024 + HEADROOM_BYTES;
+        if (room >= need)
+                return 0;
+        _cleanup_free_ char *have = str_bytes(room), *want = str_bytes(need);
+        return err_set(err, ERR_HOST, ENOSPC, "%s free in %s, and the state may take %s", have, v->project->vm_dir,
+                       want);
+}
+
+struct json *supervise_suspend(struct supervisor *v, struct error *err) {
+        _cleanup_json_ struct json *status = NULL;
+        int r = query_status(v, &status, err);
+        const char *text = json_string_or(json_get(status, "status"), "");
+        /* One that was paused by hand, or by a save that was cut off, can be saved as it is. */
+        bool runs = str_eq(text, "running");
+        if (r == 0 && !runs && !str_eq(text, "paused"))
+                r = err_set(err, ERR_STATE, EBUSY, "the guest is in the state \"%s\"", text);
+        if (r == 0)
+                r = check_room(v, err);
+        if (r == 0 && runs)
+                r = qmp_call(v->qmp, "stop", NULL, QMP_TIMEOUT_MS, NULL, err);
+        uint64_t bytes = 0, begin = now_ms();
+        if (r == 0) {
+                r = suspend_save(v->project, v->qmp, &v->launch.argv, &bytes, err);
+                /* A state that may still be taken for a good one must not be left behind. */
+                if (r < 0 && !suspend_exists(v->project))
+                        qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, NULL);
+        }
+        if (r < 0) {
+                supervise_note_text(v, "not-suspended", "why", err->message);
+                return NULL;
+        }
+        struct json *saved = json_new_object();
+        json_set_number(saved, "bytes", (double)bytes);
+        json_set_number(saved, "save_ms", (double)(now_ms() - begin));
+        supervise_note(v, "suspended", json_copy(saved));
+        qmp_call(v->qmp, "quit", NULL, QMP_TIMEOUT_MS, NULL, NULL);
+        return saved;
+}
+
+struct json *supervise_unsuspend(struct supervisor *v, struct error *err) {
+        _cleanup_json_ struct json *status = NULL;
+        int r = query_status(v, &status, err);
+        /* Nobody came to write down that the state is whole, so it is not, and the guest is where it was. */
+        if (r == 0 && suspend_exists(v->project))
+                r = err_set(err, ERR_STATE, EBUSY, "the VM's state is saved");
+        if (r == 0 && str_eq(json_string(json_get(status, "status")), "paused")) {
+                r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, err);
+                if (r == 0)
+                        supervise_note(v, "repair:went-on-after-unfinished-save", NULL);
+                supervise_suspend_started(v);
+        }
+        return r < 0 ? NULL : json_new_object();
+}
+
+int supervise_resume(struct supervisor *v, struct error *err) {
+        free(v->not_resumed);
+        v->not_resumed = NULL;
+        v->resumed = false;
+        if (!suspend_exists(v->project))
+                return 0;
+        _cleanup_error_ struct error why = ERROR_INIT;
+        uint64_t begin = now_ms();
+        int r = suspend_resume(v->project, v->qmp, &v->launch.argv, &why);
+        if (r == 0)
+                r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, &why);
+        if (r == 0) {
+                v->resumed = true;
+                struct json *fields = json_new_object();
+                json_set_number(fields, "load_ms", (double)(now_ms() - begin));
+                supervise_note(v, "resumed", fields);
+                return 1;
+        }
+        v->not_resumed = xstrdup(why.message);
+        supervise_note_text(v, "not-resumed", "why", why.message);
+        /* Before anything runs that changes the disk. */
+        int forgotten = suspend_forget(v->project, err);
+        return forgotten < 0 ? forgotten : r == -ESTALE ? 0 : -EAGAIN;
+}
