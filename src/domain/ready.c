@@ -233,7 +233,7 @@ static int wait_api(struct wait *w, struct error *err) {
 static int write_kubeconfig(struct wait *w, struct error *err) {
         _cleanup_free_ char *path = kubeconfig_path(w->ready->project, w->ready->config);
         kubeconfig_keep_namespace(w->kubeconfig, path);
-        r = kubeconfig_write(w->kubeconfig, path, err);
+        int r = kubeconfig_write(w->kubeconfig, path, err);
         if (r < 0)
                 return r;
         return web_env_write(w->ready->project, w->ready->config, w->kubeconfig, w->ready->progress, err);
