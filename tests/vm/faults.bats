@@ -161,5 +161,12 @@ END
   cd "$PROJECT"
   [ "$(vm_pid)" = "$pid" ]
   "$K3S_VM" stop
+  [ "$(vm_state)" = suspended ]
+  # It has a new supervisor, which is not its parent: whoever is buries it in a moment.
+  for _ in {1..50}; do
+    [ -e "/proc/$pid" ] || break
+    sleep 0.1
+  done
   [ ! -e "/proc/$pid" ]
+  "$K3S_VM" start
 }
