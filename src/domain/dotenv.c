@@ -183,6 +183,9 @@ static void add_entry(struct dotenv *d, struct dotenv_entry *e) {
 int dotenv_parse(const char *where, const char *text, size_t len, struct dotenv *ret, struct error *err) {
         if (len > 0 && memchr(text, '\0', len))
                 return err_set(err, ERR_USAGE, EINVAL, "%s: this is not text", where);
+        /* A line added behind it would change what it means. */
+        if (len > 0 && text[len - 1] == '\r')
+                return err_set(err, ERR_USAGE, EINVAL, "%s: its last line ends in a CR without an LF", where);
         _cleanup_free_ char *terminated = xstrndup(len > 0 ? text : "", len);
         struct scan s = scan_begin(terminated, len);
         _cleanup_dotenv_ struct dotenv d = {0};

@@ -102,6 +102,7 @@ static void what_cannot_be_read_is_named_with_its_line(void **state _unused_) {
         assert_refused("=1\n", 3, "web/.env:1: ");
         assert_refused("1A=1\n", 5, "web/.env:1: ");
         assert_refused("export\n", 7, "web/.env:1: ");
+        assert_refused("A=1\r", 4, "web/.env: its last line ends in a CR");
         assert_refused("A=1\0B=2\n", 8, "web/.env: this is not text");
 }
 
