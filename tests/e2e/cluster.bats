@@ -126,31 +126,6 @@ shapes() {
   run kubectl diff --server-side --field-manager=k3s-vm -f .k3s-vm/manifests/shapes.yaml
   # The label is the program's, and all that differs.
   [ -z "$(grep '^[-+] ' <<<"$output" | grep -v 'k3s-vm/applied-from')" ]
-}
-
-@test "apply shows a conflict with its owner, prunes what is gone, and explains a pod that cannot start" {
-  # Not by `scale`: Kubernetes before 1.22 does not note whose the field is then.
-  kubectl patch deployment front -n guest -p '{"spec":{"replicas":3}}'
-  run -1 --separate-stderr "$K3S_VM" apply
-  [[ $stderr == *'field .spec.replicas belongs to "'*'--force-conflicts'* ]]
-  run -0 --separate-stderr "$K3S_VM" apply --force-conflicts
-  [[ $output == *'deployment.apps/front (guest) configured'* ]]
-  sed -n '1,/^---$/p' "$BATS_TEST_DIRNAME/shapes.yaml" >.k3s-vm/manifests/shapes.yaml
-  run -0 --separate-stderr "$K3S_VM" apply --prune
-  [[ $output == *'deployment.apps/front (guest) pruned'* ]]
-  cat >"$BATS_TEST_TMPDIR/broken.yaml" <<END
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: broken}
-spec:
-  selector: {matchLabels: {app: broken}}
-  template:
-    metadata: {labels: {app: broken}}
-    spec: {containers: [{name: main, image: "nowhere.test/none:1", imagePullPolicy: Never}]}
-END
-  run -1 --separate-stderr "$K3S_VM" apply -f "$BATS_TEST_TMPDIR/broken.yaml"
-  [[ $stderr == *'ErrImageNeverPull'*'k3s-vm load'* ]]
-  kubectl delete deployment broken
   rm -r .k3s-vm/manifests
 }
 
