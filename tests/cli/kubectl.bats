@@ -141,28 +141,3 @@ with_path() {
   run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" kubectl get
   [ -z "$(ls -A "$HOME")" ]
 }
-
-@test "kubectl costs less than 5 ms" {
-  running_vm
-  cat >"$SCRATCH/true.c" <<'END'
-int main(void) { return 0; }
-END
-  skip_unless "a C compiler" cc -O2 -static -o "$SCRATCH/bin/kubectl" "$SCRATCH/true.c"
-  export PATH=$SCRATCH/bin:$PATH
-  # The best of many: what it takes, and not what else this machine is doing.
-  best_ms() {
-    local best=1000000 begin took
-    for _ in {1..30}; do
-      begin=${EPOCHREALTIME/[.,]/}
-      "$@"
-      took=$((${EPOCHREALTIME/[.,]/} - begin))
-      [ "$took" -lt "$best" ] && best=$took
-    done
-    echo "$best"
-  }
-  bare=$(best_ms kubectl get)
-  ours=$(best_ms "$K3S_VM" kubectl get)
-  echo "bare $bare µs, with k3s-vm $ours µs"
-  # A build with sanitizers starts slower than that by itself.
-  [ "$((ours - bare))" -lt 5000 ] || nm -D "$K3S_VM" 2>/dev/null | grep -q __asan
-}
