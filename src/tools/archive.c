@@ -7,64 +7,28 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Both this program and libarchive have a struct of this name. */
-#define archive_entry libarchive_entry
-#include <archive.h>
-#include <archive_entry.h>
-#undef archive_entry
-
 #include <k3s-vm/archive.h>
 #include <k3s-vm/fs.h>
-#include <k3s-vm/library.h>
 #include <k3s-vm/strv.h>
 
+#include "archive_internal.h"
 #include "archive_iso.h"
 
-#ifndef LIBARCHIVE_SONAME
-#define LIBARCHIVE_SONAME "libarchive.so.13"
-#endif
+struct libarchive_library libarchive;
 
-#define SYMBOLS(X) \
-        X(archive_errno) \
-        X(archive_error_string) \
-        X(archive_read_new) \
-        X(archive_read_support_filter_gzip) \
-        X(archive_read_support_format_tar) \
-        X(archive_read_open_memory) \
-        X(archive_read_next_header) \
-        X(archive_read_data) \
-        X(archive_read_free) \
-        X(archive_write_new) \
-        X(archive_write_set_format_iso9660) \
-        X(archive_write_set_format_option) \
-        X(archive_write_set_bytes_in_last_block) \
-        X(archive_write_open_fd) \
-        X(archive_write_header) \
-        X(archive_write_data) \
-        X(archive_write_close) \
-        X(archive_write_free) \
-        X(archive_entry_new) \
-        X(archive_entry_free) \
-        X(archive_entry_filetype) \
-        X(archive_entry_hardlink) \
-        X(archive_entry_pathname) \
-        X(archive_entry_perm) \
-        X(archive_entry_symlink) \
-        X(archive_entry_set_filetype) \
-        X(archive_entry_set_gid) \
-        X(archive_entry_set_mtime) \
-        X(archive_entry_set_nlink) \
-        X(archive_entry_set_pathname) \
-        X(archive_entry_set_perm) \
-        X(archive_entry_set_size) \
-        X(archive_entry_set_uid)
+int archive_load(struct error *err) {
+        return LIBRARY_LOAD(libarchive, LIBARCHIVE_SONAME, LIBARCHIVE_SYMBOLS, err);
+}
 
-LIBRARY_DECLARE(libarchive, SYMBOLS);
+void archive_reader_freep(struct archive **a) {
+        if (*a)
+                libarchive.archive_read_free(*a);
+}
 
-#define BLOCK_BYTES (256U * 1024)
-
-static int load(struct error *err) {
-        return LIBRARY_LOAD(libarchive, LIBARCHIVE_SONAME, SYMBOLS, err);
+const char *archive_member_name(const char *name) {
+        while (str_starts(name, "./"))
+                name += 2;
+        return name;
 }
 
 static int fail(struct archive *a, struct error *err, const char *what) {
@@ -104,8 +68,7 @@ static bool is_plain_path(const char *name) {
 /* Where member @name goes below the folder: a path, "" for the folder itself, or NULL for a member that is not
  * under @prefix. Owned by the caller. */
 static char *below_prefix(const char *name, const char *prefix) {
-        while (str_starts(name, "./"))
-                name += 2;
+        name = archive_member_name(name);
         size_t n = strlen(prefix);
         while (n > 0 && prefix[n - 1] == '/')
                 n--;
@@ -248,19 +211,14 @@ static int unpack_member(struct archive *a, struct libarchive_entry *entry, cons
         }
 }
 
-static void reader_freep(struct archive **a) {
-        if (*a)
-                libarchive.archive_read_free(*a);
-}
-
 int archive_unpack(const void *data, size_t len, const char *prefix, const char *folder, struct error *err) {
-        int r = load(err);
+        int r = archive_load(err);
         if (r < 0)
                 return r;
         _cleanup_close_ int root = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root < 0)
                 return err_errno(err, errno, "cannot unpack into %s", folder);
-        _cleanup_(reader_freep) struct archive *a = oom_check(libarchive.archive_read_new());
+        _cleanup_(archive_reader_freep) struct archive *a = oom_check(libarchive.archive_read_new());
         if (libarchive.archive_read_support_filter_gzip(a) != ARCHIVE_OK ||
             libarchive.archive_read_support_format_tar(a) != ARCHIVE_OK ||
             libarchive.archive_read_open_memory(a, data, len) != ARCHIVE_OK)
@@ -441,7 +399,7 @@ static int write_image(int fd, const char *volume, const struct archive_entry *e
 
 int archive_write_iso(const char *path, const char *volume, const struct archive_entry *entries, size_t n,
                       struct error *err) {
-        int r = load(err);
+        int r = archive_load(err);
         if (r == 0)
                 r = check_entries(entries, n, err);
         if (r < 0)

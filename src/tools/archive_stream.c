@@ -6,58 +6,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Both this program and libarchive have a struct of this name. */
-#define archive_entry libarchive_entry
-#include <archive.h>
-#include <archive_entry.h>
-#undef archive_entry
-
 #include <k3s-vm/archive_stream.h>
 #include <k3s-vm/fs.h>
-#include <k3s-vm/library.h>
 #include <k3s-vm/strv.h>
 
-#ifndef LIBARCHIVE_SONAME
-#define LIBARCHIVE_SONAME "libarchive.so.13"
-#endif
+#include "archive_internal.h"
 
-#define SYMBOLS(X) \
-        X(archive_errno) \
-        X(archive_error_string) \
-        X(archive_filter_bytes) \
-        X(archive_read_new) \
-        X(archive_read_support_filter_bzip2) \
-        X(archive_read_support_filter_gzip) \
-        X(archive_read_support_filter_xz) \
-        X(archive_read_support_filter_zstd) \
-        X(archive_read_support_format_empty) \
-        X(archive_read_support_format_raw) \
-        X(archive_read_support_format_tar) \
-        X(archive_read_open_fd) \
-        X(archive_read_next_header) \
-        X(archive_read_data) \
-        X(archive_read_free) \
-        X(archive_write_new) \
-        X(archive_write_set_format_ustar) \
-        X(archive_write_set_bytes_in_last_block) \
-        X(archive_write_set_bytes_per_block) \
-        X(archive_write_open) \
-        X(archive_write_header) \
-        X(archive_write_data) \
-        X(archive_write_close) \
-        X(archive_write_free) \
-        X(archive_entry_new) \
-        X(archive_entry_free) \
-        X(archive_entry_filetype) \
-        X(archive_entry_pathname) \
-        X(archive_entry_set_filetype) \
-        X(archive_entry_set_pathname) \
-        X(archive_entry_set_perm) \
-        X(archive_entry_set_size)
-
-LIBRARY_DECLARE(libarchive, SYMBOLS);
-
-#define BLOCK_BYTES (256U * 1024)
 #define PATHS_MAX 100000U
 
 struct archive_stream {
@@ -74,10 +28,6 @@ struct archive_stream {
         size_t taken; /* of @pending */
         bool closed;
 };
-
-static int load(struct error *err) {
-        return LIBRARY_LOAD(libarchive, LIBARCHIVE_SONAME, SYMBOLS, err);
-}
 
 static int open_file(const char *path, int *ret, struct error *err) {
         _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -105,7 +55,7 @@ static void add_filters(struct archive *a) {
 }
 
 int archive_stream_open(const char *path, struct archive_stream **ret, struct error *err) {
-        int r = load(err);
+        int r = archive_load(err);
         if (r < 0)
                 return r;
         _cleanup_archive_stream_ struct archive_stream *s = xcalloc(1, sizeof(*s));
@@ -180,7 +130,7 @@ static int collect(struct archive_stream *s, const char *name, struct error *err
 }
 
 int archive_stream_folder(const char *path, const char *const *names, struct archive_stream **ret, struct error *err) {
-        int r = load(err);
+        int r = archive_load(err);
         _cleanup_archive_stream_ struct archive_stream *s = xcalloc(1, sizeof(*s));
         s->fd = -1;
         s->path = xstrdup(path);
@@ -276,12 +226,6 @@ ssize_t archive_stream_read(struct archive_stream *s, void *data, size_t len, st
 
 /* Scanning. */
 
-static const char *plain_name(const char *name) {
-        while (str_starts(name, "./"))
-                name += 2;
-        return name;
-}
-
 static int read_member(struct archive *a, const char *path, struct archive_member *m, struct error *err) {
         _cleanup_free_ char *block = xcalloc(1, BLOCK_BYTES);
         buf_clear(&m->contents);
@@ -301,19 +245,14 @@ static int read_member(struct archive *a, const char *path, struct archive_membe
         }
 }
 
-static void reader_freep(struct archive **a) {
-        if (*a)
-                libarchive.archive_read_free(*a);
-}
-
 int archive_scan(const char *path, struct archive_member *members, size_t n, uint64_t *ret_bytes, struct error *err) {
-        int r = load(err);
+        int r = archive_load(err);
         _cleanup_close_ int fd = -1;
         if (r == 0)
                 r = open_file(path, &fd, err);
         if (r < 0)
                 return r;
-        _cleanup_(reader_freep) struct archive *a = oom_check(libarchive.archive_read_new());
+        _cleanup_(archive_reader_freep) struct archive *a = oom_check(libarchive.archive_read_new());
         add_filters(a);
         libarchive.archive_read_support_format_tar(a);
         libarchive.archive_read_support_format_empty(a);
@@ -332,7 +271,7 @@ int archive_scan(const char *path, struct archive_member *members, size_t n, uin
                 seen++;
                 const char *name = libarchive.archive_entry_pathname(entry);
                 for (size_t i = 0; i < n && name; i++)
-                        if (str_eq(plain_name(name), members[i].name) &&
+                        if (str_eq(archive_member_name(name), members[i].name) &&
                             libarchive.archive_entry_filetype(entry) == S_IFREG) {
                                 r = read_member(a, path, &members[i], err);
                                 if (r < 0)

@@ -16,9 +16,7 @@ struct libcurl_library libcurl;
 static int load(struct error *err) {
         if (libcurl.handle_)
                 return 0;
-        struct libcurl_library *library_table_ = &libcurl;
-        const struct library_symbol symbols[] = {LIBCURL_SYMBOLS(LIBRARY_SYMBOL_)};
-        int r = library_load(&libcurl.handle_, LIBCURL_SONAME, symbols, ELEMENTSOF(symbols), err);
+        int r = LIBRARY_LOAD(libcurl, LIBCURL_SONAME, LIBCURL_SYMBOLS, err);
         if (r < 0)
                 return r;
         CURLcode code = libcurl.curl_global_init(CURL_GLOBAL_DEFAULT);

@@ -42,12 +42,8 @@
         X(curl_url_set) \
         X(curl_free)
 
-struct libcurl_library {
-        void *handle_;
-        LIBCURL_SYMBOLS(LIBRARY_MEMBER_)
-};
 /* Filled in by the first http_new(). */
-extern struct libcurl_library libcurl;
+LIBRARY_EXTERN(libcurl, LIBCURL_SYMBOLS);
 
 /* For options that every libcurl has: these cannot fail. */
 #define http_setopt(h, option, value) ((void)libcurl.curl_easy_setopt((h)->easy, (option), (value)))

@@ -19,9 +19,7 @@
 struct libssh_library libssh;
 
 static int load(struct error *err) {
-        struct libssh_library *library_table_ = &libssh;
-        const struct library_symbol symbols[] = {LIBSSH_SYMBOLS(LIBRARY_SYMBOL_)};
-        return library_load(&libssh.handle_, LIBSSH_SONAME, symbols, ELEMENTSOF(symbols), err);
+        return LIBRARY_LOAD(libssh, LIBSSH_SONAME, LIBSSH_SYMBOLS, err);
 }
 
 static void key_freep(ssh_key *key) {

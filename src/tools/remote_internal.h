@@ -88,12 +88,8 @@
         X(sftp_unlink) \
         X(sftp_write)
 
-struct libssh_library {
-        void *handle_;
-        LIBSSH_SYMBOLS(LIBRARY_MEMBER_)
-};
 /* Filled in by the first remote_connect() or remote_make_key(). */
-extern struct libssh_library libssh;
+LIBRARY_EXTERN(libssh, LIBSSH_SYMBOLS);
 
 struct remote {
         ssh_session session;
