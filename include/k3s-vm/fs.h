@@ -26,6 +26,10 @@ char *path_parent(const char *path);
  * folder, a device or a larger file is an error; a missing file is -ENOENT. */
 int fs_read(const char *path, size_t max, struct buf *ret, struct error *err);
 
+/* write(2), and no other system call, until all of it is written, signals or not. 0 or -errno; by then a part may be
+ * written. For descriptors that block. */
+int fs_write_all(int fd, const void *data, size_t len);
+
 /* Writes to a temporary name beside @path, syncs, renames over it, syncs the folder. What was there
  * stays whole until then. A symlink at @path is replaced, not followed. */
 int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct error *err);

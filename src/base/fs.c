@@ -75,7 +75,7 @@ int fs_read(const char *path, size_t max, struct buf *ret, struct error *err) {
         return 0;
 }
 
-static int write_all(int fd, const void *data, size_t len) {
+int fs_write_all(int fd, const void *data, size_t len) {
         const char *p = data;
         while (len > 0) {
                 ssize_t n = write(fd, p, len);
@@ -104,7 +104,7 @@ static int replace(const char *path, const void *data, size_t len, mode_t mode, 
         _cleanup_close_ int fd = mkostemp(temporary, O_CLOEXEC);
         if (fd < 0)
                 return err_errno(err, errno, "cannot write %s", path);
-        int r = write_all(fd, data, len);
+        int r = fs_write_all(fd, data, len);
         if (r == 0 && (fchmod(fd, mode) < 0 || (sync && fsync(fd) < 0) || rename(temporary, path) < 0))
                 r = -errno;
         if (r < 0) {

@@ -46,14 +46,8 @@ static void supervisor_clear(struct supervisor *v) {
 static void report(struct supervisor *v, struct json *line) {
         _cleanup_json_ struct json *j = line;
         _cleanup_free_ char *text = json_print(j, false), *whole = xasprintf("%s\n", text);
-        for (size_t done = 0, len = strlen(whole); v->status_fd >= 0 && done < len;) {
-                ssize_t n = write(v->status_fd, whole + done, len - done);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        break;
-                done += (size_t)n;
-        }
+        if (v->status_fd >= 0)
+                fs_write_all(v->status_fd, whole, strlen(whole));
 }
 
 static void report_error(struct supervisor *v, const struct error *err) {

@@ -24,12 +24,9 @@ static int sealed_memfd(const char *text, int *ret_fd, struct error *err) {
         _cleanup_close_ int fd = memfd_create("k3s-vm-launch", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (fd < 0)
                 return err_errno(err, errno, "cannot create a memory file");
-        for (size_t done = 0, len = strlen(text); done < len;) {
-                ssize_t n = write(fd, text + done, len - done);
-                if (n < 0 && errno != EINTR)
-                        return err_errno(err, errno, "cannot write a memory file");
-                done += n > 0 ? (size_t)n : 0;
-        }
+        int r = fs_write_all(fd, text, strlen(text));
+        if (r < 0)
+                return err_errno(err, -r, "cannot write a memory file");
         if (lseek(fd, 0, SEEK_SET) < 0 ||
             fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
                 return err_errno(err, errno, "cannot seal a memory file");

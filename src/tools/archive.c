@@ -38,19 +38,6 @@ static int fail(struct archive *a, struct error *err, const char *what) {
         return err_set(err, ERR_FAILED, errnum > 0 ? errnum : EBADMSG, "%s: %s", what, message ? message : "no reason");
 }
 
-static int write_all(int fd, const char *data, size_t len) {
-        while (len > 0) {
-                ssize_t n = write(fd, data, len);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                data += n;
-                len -= (size_t)n;
-        }
-        return 0;
-}
-
 /* Whether every component of the relative path @name is a plain name. */
 static bool is_plain_path(const char *name) {
         for (const char *p = name;; p++) {
@@ -128,7 +115,7 @@ static int unpack_file(struct archive *a, int parent, const char *path, mode_t m
                         return fail(a, err, "cannot unpack the archive");
                 if (n == 0)
                         break;
-                int r = write_all(fd, block, (size_t)n);
+                int r = fs_write_all(fd, block, (size_t)n);
                 if (r < 0)
                         return err_errno(err, -r, "cannot unpack %s", path);
         }

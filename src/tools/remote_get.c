@@ -26,14 +26,9 @@ static int get_data(struct copy *c, sftp_file file, const char *guest, int fd, c
                         return copy_failed(c, err, "read", guest);
                 if (n == 0)
                         return 0;
-                for (ssize_t at = 0; at < n;) {
-                        ssize_t written = write(fd, c->chunk + at, (size_t)(n - at));
-                        if (written < 0 && errno == EINTR)
-                                continue;
-                        if (written < 0)
-                                return err_errno(err, errno, "cannot write %s", name);
-                        at += written;
-                }
+                r = fs_write_all(fd, c->chunk, (size_t)n);
+                if (r < 0)
+                        return err_errno(err, -r, "cannot write %s", name);
                 copy_progress(c, (size_t)n, name);
         }
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 /* Behind the headers above, which it needs. */
 #include <cmocka.h>
@@ -232,6 +233,65 @@ static int write_to_a_full_disk(void *dir) {
 
 static void a_full_disk_leaves_the_old_file_whole(void **state) {
         child_run(write_to_a_full_disk, *state);
+}
+
+/* A pipe takes far less at once. */
+#define MUCH_BYTES (1U << 20)
+#define ENOUGH_SIGNALS 20
+
+struct writer {
+        int fd;
+        int told; /* gets a byte for each signal */
+};
+static int told_fd;
+
+static void on_alarm(int signal_number _unused_) {
+        ssize_t n = write(told_fd, "", 1);
+        (void)n;
+}
+
+static int write_much(void *userdata) {
+        struct writer *w = userdata;
+        _cleanup_free_ char *data = xcalloc(1, MUCH_BYTES);
+        memset(data, 'x', MUCH_BYTES);
+        told_fd = w->told;
+        /* Without SA_RESTART. */
+        struct sigaction action = {.sa_handler = on_alarm};
+        struct itimerval often = {{0, 1000}, {0, 1000}}, never = {0};
+        CHECK(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0);
+        CHECK(fs_write_all(w->fd, data, MUCH_BYTES) == 0);
+        CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+        return 0;
+}
+
+static void all_is_written_in_parts_and_in_spite_of_signals(void **state _unused_) {
+        int data[2], told[2];
+        assert_int_equal(pipe(data), 0);
+        assert_int_equal(pipe(told), 0);
+        pid_t pid = child_start(write_much, &(struct writer){data[1], told[1]});
+        close(data[1]);
+        close(told[1]);
+        /* The pipe is full meanwhile, so these come in the midst of writing. */
+        char byte;
+        for (int i = 0; i < ENOUGH_SIGNALS; i++)
+                assert_int_equal(read(told[0], &byte, 1), 1);
+        _cleanup_buf_ struct buf b = BUF_INIT(2 * MUCH_BYTES);
+        while (buf_read(&b, data[0]) > 0)
+                ;
+        assert_int_equal(child_status(pid), 0);
+        assert_int_equal(b.len, MUCH_BYTES);
+        assert_int_equal(strspn(buf_str(&b), "x"), MUCH_BYTES);
+        close(data[0]);
+        close(told[0]);
+}
+
+static void a_write_that_fails_says_why(void **state _unused_) {
+        int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_int_equal(fs_write_all(fd, "x", 1), -ENOSPC);
+        assert_int_equal(fs_write_all(fd, "", 0), 0);
+        close(fd);
+        assert_int_equal(fs_write_all(-1, "x", 1), -EBADF);
 }
 
 /* Folders. */
@@ -570,6 +630,8 @@ int main(void) {
                         TEST(a_failed_write_leaves_what_was_there_and_nothing_else),
                         TEST(a_name_as_long_as_names_get_can_be_written),
                         TEST(a_full_disk_leaves_the_old_file_whole),
+                        cmocka_unit_test(all_is_written_in_parts_and_in_spite_of_signals),
+                        cmocka_unit_test(a_write_that_fails_says_why),
                         TEST(folders_are_made_with_their_mode_and_existing_ones_left),
                         TEST(a_file_in_the_way_of_a_folder_is_an_error),
                         TEST(a_private_folder_is_made_and_accepted_again),
