@@ -65,8 +65,7 @@ static void print_end(struct output *o, const size_t counts[static APPLY_RESULTS
         for (size_t i = 0; i < APPLY_RESULTS; i++)
                 json_set_number(j, apply_result_string((enum apply_result)i), (double)counts[i]);
         json_set_bool(j, "dry_run", o->dry_run);
-        _cleanup_free_ char *text = json_print(j, true);
-        fputs(text, stdout);
+        ui_print_json(j);
 }
 
 static int read_kubeconfig(struct context *ctx, struct kubeconfig **ret, struct error *err) {

@@ -6,6 +6,7 @@
 #include <k3s-vm/commands.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/proc.h>
+#include <k3s-vm/ui.h>
 
 #define RELOAD_TIMEOUT_MS 10000U
 
@@ -61,8 +62,7 @@ static void show(const struct context *ctx, const struct autostart *a) {
         json_set_bool(j, "autostart", on);
         json_set_string(j, "unit", a->name);
         json_set_string(j, "path", on ? a->path : NULL);
-        _cleanup_free_ char *text = json_print(j, true);
-        fputs(text, stdout);
+        ui_print_json(j);
 }
 
 static int run(struct context *ctx, const struct arguments *args, struct error *err) {

@@ -46,8 +46,7 @@ static void show_json(const struct config *c, const struct strv *changed) {
                 for (size_t i = 0; i < changed->len; i++)
                         json_append_string(array, changed->items[i]);
         }
-        _cleanup_free_ char *text = json_print(document, true);
-        fputs(text, stdout);
+        ui_print_json(document);
 }
 
 static void show_all(const struct config *c) {
@@ -77,8 +76,7 @@ static int show_one(const struct context *ctx, const char *key, struct error *er
         json_set_string(document, "key", key);
         json_set_string(document, "value", value);
         json_set_string(document, "source", config_source(ctx->config, key));
-        _cleanup_free_ char *text = json_print(document, true);
-        fputs(text, stdout);
+        ui_print_json(document);
         return 0;
 }
 

@@ -50,8 +50,7 @@ static void print_json(const struct checks *checks, size_t failed) {
                 json_set_string(j, "fix", checks->items[i].fix);
                 json_append(array, j);
         }
-        _cleanup_free_ char *text = json_print(document, true);
-        fputs(text, stdout);
+        ui_print_json(document);
 }
 
 static int run(struct context *ctx, const struct arguments *args, struct error *err) {

@@ -6,6 +6,7 @@
 #include <k3s-vm/commands.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/ready.h>
+#include <k3s-vm/ui.h>
 
 /* fish knows two escapes between single quotes, and no others. */
 static void print_fish(const char *name, const char *value) {
@@ -23,8 +24,7 @@ static void print_sh(const char *name, const char *value) {
 static void print_json(const char *name, const char *value) {
         _cleanup_json_ struct json *document = json_new_object();
         json_set_string(document, name, value);
-        _cleanup_free_ char *text = json_print(document, true);
-        fputs(text, stdout);
+        ui_print_json(document);
 }
 
 static int run(struct context *ctx, const struct arguments *args, struct error *err) {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdio.h>
-
 #include <k3s-vm/commands.h>
 #include <k3s-vm/scaffold.h>
+#include <k3s-vm/ui.h>
 
 static void add_list(struct json *document, const char *key, const struct strv *paths) {
         struct json *array = json_set_array(document, key);
@@ -15,8 +14,7 @@ static void say(const struct context *ctx, const struct scaffold *s) {
                 _cleanup_json_ struct json *document = json_new_object();
                 add_list(document, "made", &s->made);
                 add_list(document, "kept", &s->kept);
-                _cleanup_free_ char *text = json_print(document, true);
-                fputs(text, stdout);
+                ui_print_json(document);
                 return;
         }
         for (size_t i = 0; i < s->made.len; i++)

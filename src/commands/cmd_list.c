@@ -167,8 +167,7 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
         add_orphans(ctx->project, &registry, orphans);
 
         if (ctx->json) {
-                _cleanup_free_ char *text = json_print(document, true);
-                fputs(text, stdout);
+                ui_print_json(document);
                 return 0;
         }
         if (json_len(vms) > 0)

@@ -7,6 +7,7 @@
 #include <k3s-vm/connect.h>
 #include <k3s-vm/container_image.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/ui.h>
 
 /* The names under which containerd keeps an image for itself. */
 static bool is_for_people(const struct guest_image *image) {
@@ -32,9 +33,8 @@ static int list(struct context *ctx, struct remote *remote, struct error *err) {
                 if (!document)
                         printf("%-56s %.19s  %s\n", image->name, image->digest, image->size);
         }
-        _cleanup_free_ char *text = document ? json_print(document, true) : NULL;
-        if (text)
-                fputs(text, stdout);
+        if (document)
+                ui_print_json(document);
         return 0;
 }
 

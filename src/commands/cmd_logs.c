@@ -16,6 +16,7 @@
 #include <k3s-vm/connect.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/tail.h>
+#include <k3s-vm/ui.h>
 
 #define LINES_DEFAULT 100
 #define LINES_MAX 100000000
@@ -281,8 +282,7 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
         _cleanup_json_ struct json *document = json_new_object();
         json_set_string(document, "source", shown);
         json_set(document, out.events ? "events" : "lines", TAKE_PTR(array));
-        _cleanup_free_ char *text = json_print(document, true);
-        fputs(text, stdout);
+        ui_print_json(document);
         return 0;
 }
 

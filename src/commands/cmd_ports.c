@@ -6,6 +6,7 @@
 #include <k3s-vm/commands.h>
 #include <k3s-vm/forward.h>
 #include <k3s-vm/ports.h>
+#include <k3s-vm/ui.h>
 #include <k3s-vm/up.h>
 
 /* The state of the project's VM if that runs, else NULL. */
@@ -68,9 +69,8 @@ static int run_list(struct context *ctx, struct error *err) {
                 if (at == n || forwards[at].guest_port != live[i].guest_port)
                         show(&live[i], NULL, "until the VM stops", list, true);
         }
-        _cleanup_free_ char *text = document ? json_print(document, true) : NULL;
-        if (text)
-                fputs(text, stdout);
+        if (document)
+                ui_print_json(document);
         return 0;
 }
 

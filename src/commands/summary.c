@@ -339,8 +339,7 @@ static struct json *summary_json(const struct summary *s) {
 
 void summary_print_json(const struct summary *s) {
         _cleanup_json_ struct json *j = summary_json(s);
-        _cleanup_free_ char *text = json_print(j, true);
-        fputs(text, stdout);
+        ui_print_json(j);
 }
 
 void summary_print_ready(const struct summary *s) {

@@ -305,3 +305,8 @@ void ui_error(const struct error *err) {
         if (hint)
                 print_block("  mend it: ", hint);
 }
+
+void ui_print_json(const struct json *j) {
+        _cleanup_free_ char *text = json_print(j, true);
+        fputs(text, stdout);
+}
