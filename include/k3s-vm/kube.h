@@ -47,6 +47,11 @@ DEFINE_FREEP(struct kube, kube_free)
 /* GET of an API path ("/readyz", "/api/v1/nodes"). 0 for any status below 400; -EACCES 401/403, -EAGAIN 5xx/429. */
 int kube_get(struct kube *k, const char *path, unsigned timeout_ms, struct buf *ret, struct error *err);
 
+/* The condition of @type in an object's status, or NULL; the API has each type once. */
+const struct json *kube_condition(const struct json *object, const char *type);
+/* Whether it is there with @status: "True", "False" or "Unknown". */
+bool kube_condition_is(const struct json *condition, const char *status);
+
 struct node_status {
         char *name, *version, *roles;
         bool ready;

@@ -95,13 +95,6 @@ static int resolve(struct run *run, enum wave wave, bool *ret_missing, struct er
         return r;
 }
 
-static bool is_established(const struct json *crd) {
-        for (const struct json *c = json_first(json_get(crd, "status", "conditions")); c; c = json_next(c))
-                if (str_eq(json_string(json_get(c, "type")), "Established"))
-                        return str_eq(json_string(json_get(c, "status")), "True");
-        return false;
-}
-
 /* One of the new definitions that is not established yet; NULL: none. */
 static int find_unestablished(struct run *run, const struct item **ret, struct error *err) {
         *ret = NULL;
@@ -115,7 +108,7 @@ static int find_unestablished(struct run *run, const struct item **ret, struct e
                 int r = kube_perform_one(run->kube, &call, err);
                 if (r < 0)
                         return err_wrap(err, r, "cannot follow %s", i->title);
-                if (!is_established(call.answer))
+                if (!kube_condition_is(kube_condition(call.answer, "Established"), "True"))
                         *ret = i;
         }
         return 0;

@@ -104,16 +104,13 @@ static unsigned look_at_pod(const struct json *pod, struct pod_trouble *ret) {
                 *ret = other;
                 worst = weight;
         }
-        const struct json *conditions = json_get(pod, "status", "conditions");
-        for (const struct json *c = json_first(conditions); c && worst == 0; c = json_next(c)) {
-                if (!str_eq(json_string(json_get(c, "type")), "PodScheduled") ||
-                    !str_eq(json_string(json_get(c, "status")), "False"))
-                        continue;
+        const struct json *scheduled = kube_condition(pod, "PodScheduled");
+        if (worst == 0 && kube_condition_is(scheduled, "False")) {
                 worst = 1;
                 *ret = (struct pod_trouble){
                                 .pod = pod,
-                                .reason = json_string_or(json_get(c, "reason"), "Unschedulable"),
-                                .message = json_string(json_get(c, "message")),
+                                .reason = json_string_or(json_get(scheduled, "reason"), "Unschedulable"),
+                                .message = json_string(json_get(scheduled, "message")),
                 };
         }
         return worst;

@@ -54,6 +54,17 @@ int kube_get(struct kube *k, const char *path, unsigned timeout_ms, struct buf *
         return 0;
 }
 
+const struct json *kube_condition(const struct json *object, const char *type) {
+        for (const struct json *c = json_first(json_get(object, "status", "conditions")); c; c = json_next(c))
+                if (str_eq(json_string(json_get(c, "type")), type))
+                        return c;
+        return NULL;
+}
+
+bool kube_condition_is(const struct json *condition, const char *status) {
+        return str_eq(json_string(json_get(condition, "status")), status);
+}
+
 void nodes_clear(struct nodes *n) {
         for (size_t i = 0; i < n->n; i++) {
                 free(n->items[i].name);
@@ -81,17 +92,11 @@ static void read_node(const struct json *item, struct node_status *ret) {
                         .version = xstrdup(json_string_or(json_get(item, "status", "nodeInfo", "kubeletVersion"), "?")),
                         .roles = roles_of(json_get(item, "metadata", "labels")),
         };
-        struct json *conditions = json_get(item, "status", "conditions");
-        for (struct json *c = json_first(conditions); c; c = json_next(c)) {
-                if (!str_eq(json_string(json_get(c, "type")), "Ready"))
-                        continue;
-                ret->ready = str_eq(json_string(json_get(c, "status")), "True");
-                free(TAKE_PTR(ret->reason)); /* an earlier one of that type */
-                if (!ret->ready)
-                        ret->reason = xstrdup(json_string_or(json_get(c, "message"), "not Ready"));
-        }
-        if (!ret->ready && !ret->reason)
-                ret->reason = xstrdup("the kubelet has not reported yet");
+        const struct json *ready = kube_condition(item, "Ready");
+        ret->ready = kube_condition_is(ready, "True");
+        if (!ret->ready)
+                ret->reason = xstrdup(ready ? json_string_or(json_get(ready, "message"), "not Ready")
+                                            : "the kubelet has not reported yet");
 }
 
 int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct error *err) {

@@ -26,17 +26,6 @@ static uint64_t number(const struct json *object, const char *part, const char *
         return json_u64_or(json_get(object, part, member), fallback);
 }
 
-static const struct json *condition(const struct json *object, const char *type) {
-        for (const struct json *c = json_first(json_get(object, "status", "conditions")); c; c = json_next(c))
-                if (str_eq(json_string(json_get(c, "type")), type))
-                        return c;
-        return NULL;
-}
-
-static bool is_true(const struct json *c) {
-        return c && str_eq(json_string(json_get(c, "status")), "True");
-}
-
 static enum rollout_state going(char **ret_text, char *text) {
         *ret_text = text;
         return ROLLOUT_GOING;
@@ -48,7 +37,7 @@ static enum rollout_state check_deployment(const struct json *d, char **ret_text
         uint64_t wanted = number(d, "spec", "replicas", 1), all = number(d, "status", "replicas", 0),
                  updated = number(d, "status", "updatedReplicas", 0),
                  available = number(d, "status", "availableReplicas", 0);
-        const struct json *progressing = condition(d, "Progressing");
+        const struct json *progressing = kube_condition(d, "Progressing");
         if (str_eq(json_string(json_get(progressing, "reason")), "ProgressDeadlineExceeded")) {
                 *ret_text = xstrdup(json_string_or(json_get(progressing, "message"), "its progress deadline is over"));
                 return ROLLOUT_FAILED;
@@ -97,12 +86,12 @@ static enum rollout_state check_daemon_set(const struct json *d, char **ret_text
 }
 
 static enum rollout_state check_job(const struct json *j, char **ret_text) {
-        const struct json *failed = condition(j, "Failed");
-        if (is_true(failed)) {
+        const struct json *failed = kube_condition(j, "Failed");
+        if (kube_condition_is(failed, "True")) {
                 *ret_text = xstrdup(json_string_or(json_get(failed, "message"), "it failed"));
                 return ROLLOUT_FAILED;
         }
-        if (is_true(condition(j, "Complete"))) {
+        if (kube_condition_is(kube_condition(j, "Complete"), "True")) {
                 *ret_text = xstrdup("complete");
                 return ROLLOUT_DONE;
         }
