@@ -31,6 +31,8 @@ char *strv_join(const struct strv *v, const char *separator);
 void strv_split(struct strv *v, const char *s, const char *separators);
 
 bool str_eq(const char *a, const char *b); /* NULL equals only NULL */
+/* Whether @s is in a NULL-terminated array; NULL is in none. */
+bool str_is_one_of(const char *s, const char *const *words);
 bool str_starts(const char *s, const char *prefix);
 bool str_ends(const char *s, const char *suffix);
 /* Whole-string decimal without sign, blanks or overflow, min..max. Returns 0, -EINVAL or -ERANGE. */

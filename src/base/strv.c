@@ -73,6 +73,13 @@ bool str_eq(const char *a, const char *b) {
         return a == b || (a && b && strcmp(a, b) == 0);
 }
 
+bool str_is_one_of(const char *s, const char *const *words) {
+        for (; *words; words++)
+                if (str_eq(s, *words))
+                        return true;
+        return false;
+}
+
 bool str_starts(const char *s, const char *prefix) {
         return strncmp(s, prefix, strlen(prefix)) == 0;
 }

@@ -29,11 +29,8 @@ static void print_json(const char *name, const char *value) {
 
 static int run(struct context *ctx, const struct arguments *args, struct error *err) {
         const char *shell = arguments_get(&cmd_env, args, "shell");
-        static const char *const shells[] = {"sh", "bash", "zsh", "fish"};
-        bool known = !shell;
-        for (size_t i = 0; i < ELEMENTSOF(shells) && !known; i++)
-                known = str_eq(shell, shells[i]);
-        if (!known) {
+        static const char *const shells[] = {"sh", "bash", "zsh", "fish", NULL};
+        if (shell && !str_is_one_of(shell, shells)) {
                 _cleanup_free_ char *shown = str_printable(shell, strlen(shell));
                 int r = err_set(err, ERR_USAGE, EINVAL, "the shell \"%s\" is not known here", shown);
                 err_hint(err, "k3s-vm env --shell sh, bash, zsh or fish");

@@ -22,10 +22,7 @@ static bool takes_value(const char *arg) {
                                               "--context",  "--cluster",   "--user",      "--kubeconfig",
                                               "--token",    "--as",        "-v",          "--request-timeout",
                                               "--as-group", "--as-uid",    "--cache-dir", NULL};
-        for (size_t i = 0; options[i]; i++)
-                if (str_eq(arg, options[i]))
-                        return true;
-        return false;
+        return str_is_one_of(arg, options);
 }
 
 static void add_file(struct kubectl_arguments *a, size_t index, size_t offset) {
@@ -63,10 +60,7 @@ static size_t parse_filename(struct kubectl_arguments *a, const struct strv *ope
 static bool is_offline_verb(const char *verb) {
         static const char *const verbs[] = {"completion", "config",           "help", "kustomize", "options", "plugin",
                                             "__complete", "__completeNoDesc", NULL};
-        for (size_t i = 0; verbs[i]; i++)
-                if (str_eq(verb, verbs[i]))
-                        return true;
-        return !verb;
+        return !verb || str_is_one_of(verb, verbs);
 }
 
 /* Options that name another server, or say that none is wanted. */
@@ -76,13 +70,10 @@ static bool is_offline_option(const char *arg) {
                                             "--server", "--kubeconfig", "--context", "--cluster",
                                             NULL};
         static const char *const starts[] = {"--server=", "--kubeconfig=", "--context=", "--cluster=", NULL};
-        for (size_t i = 0; words[i]; i++)
-                if (str_eq(arg, words[i]))
-                        return true;
         for (size_t i = 0; starts[i]; i++)
                 if (str_starts(arg, starts[i]))
                         return true;
-        return false;
+        return str_is_one_of(arg, words);
 }
 
 void kubectl_arguments_parse(const struct strv *operands, struct kubectl_arguments *ret) {
@@ -108,9 +99,8 @@ void kubectl_arguments_parse(const struct strv *operands, struct kubectl_argumen
                 i += used > 0 ? used : takes_value(arg) ? 2 : 1;
         }
         static const char *const verbs[] = {"port-forward", "proxy", "cp", "kustomize", NULL};
-        for (size_t i = 0; verbs[i]; i++)
-                if (str_eq(a.verb, verbs[i]))
-                        a.host_only = verbs[i];
+        if (str_is_one_of(a.verb, verbs))
+                a.host_only = a.verb;
         a.needs_server = !offline && !is_offline_verb(a.verb);
         *ret = a;
 }

@@ -17,10 +17,7 @@ static bool is_noise(const char *path) {
                                             ".metadata.selfLink",
                                             ".status",
                                             NULL};
-        for (size_t i = 0; paths[i]; i++)
-                if (str_eq(path, paths[i]))
-                        return true;
-        return false;
+        return str_is_one_of(path, paths);
 }
 
 struct differ {

@@ -7,22 +7,17 @@
 #include "apply_internal.h"
 
 static enum wave wave_of(const char *kind) {
-        static const char *const foundations[] = {"Namespace", "CustomResourceDefinition"};
+        static const char *const foundations[] = {"Namespace", "CustomResourceDefinition", NULL};
         static const char *const workloads[] = {"Pod",        "Deployment", "StatefulSet",           "DaemonSet",
-                                                "ReplicaSet", "Job",        "ReplicationController", "CronJob"};
+                                                "ReplicaSet", "Job",        "ReplicationController", "CronJob",
+                                                NULL};
         /* The ones that could keep the others out until what they call is there. */
         static const char *const webhooks[] = {"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration",
-                                               "ValidatingAdmissionPolicyBinding", "APIService"};
-        for (size_t i = 0; i < ELEMENTSOF(foundations); i++)
-                if (str_eq(kind, foundations[i]))
-                        return WAVE_FOUNDATIONS;
-        for (size_t i = 0; i < ELEMENTSOF(workloads); i++)
-                if (str_eq(kind, workloads[i]))
-                        return WAVE_WORKLOADS;
-        for (size_t i = 0; i < ELEMENTSOF(webhooks); i++)
-                if (str_eq(kind, webhooks[i]))
-                        return WAVE_WEBHOOKS;
-        return WAVE_OTHERS;
+                                               "ValidatingAdmissionPolicyBinding", "APIService", NULL};
+        return str_is_one_of(kind, foundations) ? WAVE_FOUNDATIONS
+               : str_is_one_of(kind, workloads) ? WAVE_WORKLOADS
+               : str_is_one_of(kind, webhooks)  ? WAVE_WEBHOOKS
+                                                : WAVE_OTHERS;
 }
 
 char *object_key(const char *api_version, const char *kind, const char *namespace, const char *name) {

@@ -109,18 +109,11 @@ static int resolve(const struct project *p, const char *text, char **ret, struct
         return 0;
 }
 
-static bool is_one_of(const char *text, const char *const *words) {
-        for (; *words; words++)
-                if (str_eq(text, *words))
-                        return true;
-        return false;
-}
-
 int config_check_flavor(const struct project *p, const char *text, char **ret, struct error *err) {
         static const char *const flavors[] = {"auto", "nixos", "debian", "cloud", NULL};
         if (strchr(text, '/'))
                 return resolve(p, text, ret, err);
-        if (!is_one_of(text, flavors))
+        if (!str_is_one_of(text, flavors))
                 return refuse(err, "must be auto, nixos, debian, cloud or the path of a folder with guest.json", text);
         *ret = xstrdup(text);
         return 0;
@@ -145,7 +138,7 @@ int config_check_k3s_version(const struct project *p, const char *text, char **r
         static const char *const words[] = {"stable", "latest", "testing", "offline", "none", NULL};
         if (strchr(text, '/'))
                 return resolve(p, text, ret, err);
-        if (!is_one_of(text, words) && !is_version(text))
+        if (!str_is_one_of(text, words) && !is_version(text))
                 return refuse(err,
                               "must be stable, latest, a channel like v1.31, a version like v1.31.4+k3s1, offline, "
                               "none "
@@ -166,7 +159,7 @@ int config_check_path(const struct project *p, const char *text, char **ret, str
 
 int config_check_accel(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
         static const char *const words[] = {"auto", "kvm", "tcg", NULL};
-        if (!is_one_of(text, words))
+        if (!str_is_one_of(text, words))
                 return refuse(err, "must be auto, kvm or tcg", text);
         *ret = xstrdup(text);
         return 0;

@@ -52,20 +52,13 @@ char *explain_pods_path(const struct json *workload) {
 
 /* Trouble. */
 
-static bool is_one_of(const char *s, const char *const *words) {
-        for (; *words; words++)
-                if (str_eq(s, *words))
-                        return true;
-        return false;
-}
-
 /* The longer one waits for it the less it helps; 0: that is how pods start. */
 static unsigned weight_of(const char *reason) {
         static const char *const never[] = {"ErrImageNeverPull", "InvalidImageName", NULL};
         static const char *const stuck[] = {
                         "ImagePullBackOff",  "ErrImagePull",     "CreateContainerConfigError", "CreateContainerError",
                         "RunContainerError", "CrashLoopBackOff", "RegistryUnavailable",        NULL};
-        return is_one_of(reason, never) ? 3 : is_one_of(reason, stuck) ? 2 : 0;
+        return str_is_one_of(reason, never) ? 3 : str_is_one_of(reason, stuck) ? 2 : 0;
 }
 
 static unsigned look_at_containers(const struct json *pod, const struct json *statuses, struct pod_trouble *ret) {
@@ -208,7 +201,7 @@ static void hint_for(const struct pod_trouble *t, struct error *err) {
         static const char *const image[] = {"ImagePullBackOff", "ErrImagePull",        "ErrImageNeverPull",
                                             "InvalidImageName", "RegistryUnavailable", NULL};
         _cleanup_free_ char *shown = str_printable(t->image ? t->image : "", t->image ? strlen(t->image) : 0);
-        if (is_one_of(t->reason, image))
+        if (str_is_one_of(t->reason, image))
                 err_hint(err,
                          "the image %s is neither in the VM nor to be had from its registry; bring it in from a file:\n"
                          "k3s-vm load IMAGE.tar   (docker save %s -o IMAGE.tar)",

@@ -10,15 +10,8 @@
 
 /* Options of which the guest sees nothing: names, sockets, logs, how QEMU is confined. The network's backend holds the
  * forwards, which are no part of a saved state. */
-static const char *const ignored[] = {"-name",    "-msg", "-chardev", "-mon",    "-pidfile",
-                                      "-sandbox", "-S",   "-netdev",  "-action", "-display"};
-
-static bool is_ignored(const char *option) {
-        for (size_t i = 0; i < ELEMENTSOF(ignored); i++)
-                if (str_eq(option, ignored[i]))
-                        return true;
-        return false;
-}
+static const char *const ignored[] = {"-name", "-msg",    "-chardev", "-mon",     "-pidfile", "-sandbox",
+                                      "-S",    "-netdev", "-action",  "-display", NULL};
 
 /* Size and time of a file say whether it is still the one that the guest has read from. */
 static void push_file(struct strv *v, const char *option, const char *what, const char *path) {
@@ -81,7 +74,7 @@ void suspend_machine(const struct strv *argv, const char *qemu_version, struct s
                 bool has_value = i + 1 < argv->len && argv->items[i + 1][0] != '-';
                 const char *value = has_value ? argv->items[++i] : "";
                 kvm = kvm || (str_eq(option, "-accel") && str_starts(value, "kvm"));
-                if (!is_ignored(option))
+                if (!str_is_one_of(option, ignored))
                         push_option(ret, option, value);
         }
         if (kvm)

@@ -13,13 +13,6 @@
 
 #include "yaml_scalar.h"
 
-static bool is_one_of(const char *s, const char *const *words) {
-        for (; *words; words++)
-                if (str_eq(s, *words))
-                        return true;
-        return false;
-}
-
 static int digit_of(char c) {
         if (c >= '0' && c <= '9')
                 return c - '0';
@@ -120,13 +113,13 @@ enum yaml_kind yaml_resolve(const char *s, double *ret_value) {
                                              "False", "FALSE", "off", "Off", "OFF", NULL};
         static const char *const not_finite[] = {".nan",  ".NaN",  ".NAN",  ".inf",  ".Inf",  ".INF", "+.inf",
                                                  "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF", NULL};
-        if (is_one_of(s, nulls))
+        if (str_is_one_of(s, nulls))
                 return YAML_NULL;
-        if (is_one_of(s, trues) || is_one_of(s, falses)) {
-                *ret_value = is_one_of(s, trues);
+        if (str_is_one_of(s, trues) || str_is_one_of(s, falses)) {
+                *ret_value = str_is_one_of(s, trues);
                 return YAML_BOOL;
         }
-        if (is_one_of(s, not_finite))
+        if (str_is_one_of(s, not_finite))
                 return YAML_NOT_FINITE;
         if (str_eq(s, "<<"))
                 return YAML_MERGE;

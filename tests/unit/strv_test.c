@@ -103,6 +103,18 @@ static void null_equals_only_null(void **state _unused_) {
         assert_false(str_eq("a", "A"));
 }
 
+static void a_word_is_one_of_a_list_as_a_whole_or_not_at_all(void **state _unused_) {
+        static const char *const words[] = {"one", "two", "", NULL};
+        assert_true(str_is_one_of("one", words));
+        assert_true(str_is_one_of("two", words));
+        assert_true(str_is_one_of("", words));
+        assert_false(str_is_one_of("on", words));
+        assert_false(str_is_one_of("One", words));
+        assert_false(str_is_one_of("one ", words));
+        assert_false(str_is_one_of(NULL, words));
+        assert_false(str_is_one_of("", (const char *const[]){NULL}));
+}
+
 static void beginnings_and_ends(void **state _unused_) {
         assert_true(str_starts("abc", "ab"));
         assert_true(str_starts("abc", ""));
@@ -274,6 +286,7 @@ int main(void) {
                         cmocka_unit_test(splitting_drops_empty_parts),
                         cmocka_unit_test(freeing_leaves_an_empty_vector),
                         cmocka_unit_test(null_equals_only_null),
+                        cmocka_unit_test(a_word_is_one_of_a_list_as_a_whole_or_not_at_all),
                         cmocka_unit_test(beginnings_and_ends),
                         cmocka_unit_test(numbers_are_whole_decimal_strings_within_the_range),
                         cmocka_unit_test(other_texts_are_no_numbers_and_change_nothing),
