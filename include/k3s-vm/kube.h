@@ -83,6 +83,7 @@ struct kube_call {
 #define KUBE_CALL_INIT ((struct kube_call){0})
 void kube_call_clear(struct kube_call *c);
 #define _cleanup_kube_call_ _cleanup_(kube_call_clear)
+void kube_calls_free(struct kube_call *calls, size_t n);
 
 /* Makes all of the calls, several at once in any order. What the API is too busy for, or a connection that breaks, is
  * tried again for some seconds; so only what may be done twice is for here. @on_done (may be NULL) is called with each

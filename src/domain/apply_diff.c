@@ -179,13 +179,9 @@ int preview_wave(struct run *run, enum wave wave, struct error *err) {
                 items[n++] = i;
         }
         int r = kube_perform(run->kube, calls, 2 * n, NULL, NULL, err);
-        for (size_t j = 0; j < n; j++) {
-                if (r == 0)
-                        preview_item(run, items[j], &calls[2 * j], &calls[2 * j + 1]);
-                kube_call_clear(&calls[2 * j]);
-                kube_call_clear(&calls[2 * j + 1]);
-        }
+        for (size_t j = 0; r == 0 && j < n; j++)
+                preview_item(run, items[j], &calls[2 * j], &calls[2 * j + 1]);
+        kube_calls_free(calls, 2 * n);
         free(items);
-        free(calls);
         return r;
 }

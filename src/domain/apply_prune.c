@@ -80,17 +80,16 @@ static int find(struct run *run, struct candidate **candidates, size_t *n, struc
                                                       .metadata_only = true};
         }
         r = kube_perform(run->kube, calls, n_calls, NULL, NULL, err);
-        for (size_t i = 0; i < n_calls; i++) {
+        for (size_t i = 0; r == 0 && i < n_calls; i++) {
                 /* An aggregated API that is down must not keep the rest from being pruned. */
-                if (r == 0 && calls[i].result == 0)
+                if (calls[i].result == 0)
                         collect(run, resources[i], calls[i].answer, candidates, n);
-                else if (r == 0 && calls[i].result != -ENOENT)
+                else if (calls[i].result != -ENOENT)
                         progress_warn(run->a->progress, "cannot look for %s to prune: %s", resources[i]->name,
                                       calls[i].error.message);
-                kube_call_clear(&calls[i]);
         }
+        kube_calls_free(calls, n_calls);
         free(resources);
-        free(calls);
         return r;
 }
 
@@ -123,12 +122,9 @@ static int remove_all(struct run *run, const struct candidate *candidates, size_
                                               .body = json_print(options, false)};
         }
         int r = kube_perform(run->kube, calls, n, NULL, NULL, err);
-        for (size_t i = 0; i < n; i++) {
-                if (r == 0)
-                        report(run, &candidates[i], &calls[i]);
-                kube_call_clear(&calls[i]);
-        }
-        free(calls);
+        for (size_t i = 0; r == 0 && i < n; i++)
+                report(run, &candidates[i], &calls[i]);
+        kube_calls_free(calls, n);
         return r;
 }
 

@@ -95,9 +95,7 @@ int record_gather(struct run *run, struct error *err) {
                         learn(run, resources[i], calls[i].answer);
         if (r == 0 && calls[n].result == 0)
                 read_record(calls[n].answer, &run->record);
-        for (size_t i = 0; i <= n; i++)
-                kube_call_clear(&calls[i]);
-        free(calls);
+        kube_calls_free(calls, n + 1);
         free(resources);
         return r;
 }

@@ -162,9 +162,7 @@ int send_wave(struct run *run, enum wave wave, struct error *err) {
         }
         report_ready(&s);
         int r = kube_perform(run->kube, s.calls, n, on_call, &s, err);
-        for (size_t j = 0; j < n; j++)
-                kube_call_clear(&s.calls[j]);
-        free(s.calls);
+        kube_calls_free(s.calls, n);
         free(s.items);
         return r;
 }

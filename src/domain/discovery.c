@@ -107,18 +107,16 @@ int discovery_ask(struct discovery *d, const struct strv *api_versions, struct e
         for (size_t i = 0; i < wanted.len; i++)
                 calls[i].path = version_path(wanted.items[i]);
         int r = kube_perform(d->kube, calls, wanted.len, NULL, NULL, err);
-        for (size_t i = 0; i < wanted.len; i++) {
+        for (size_t i = 0; r == 0 && i < wanted.len; i++) {
                 struct kube_call *c = &calls[i];
-                if (r == 0 && c->result < 0 && c->result != -ENOENT) {
+                if (c->result < 0 && c->result != -ENOENT) {
                         r = c->result;
                         err_move(err, &c->error);
                         err_wrap(err, r, "cannot ask the API for the resources of %s", wanted.items[i]);
-                }
-                if (r == 0)
+                } else
                         keep(d, wanted.items[i], c->answer);
-                kube_call_clear(c);
         }
-        free(calls);
+        kube_calls_free(calls, wanted.len);
         return r;
 }
 

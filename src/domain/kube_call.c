@@ -24,6 +24,12 @@ void kube_call_clear(struct kube_call *c) {
         *c = KUBE_CALL_INIT;
 }
 
+void kube_calls_free(struct kube_call *calls, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                kube_call_clear(&calls[i]);
+        free(calls);
+}
+
 char *url_escape(const char *s) {
         static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
         _cleanup_buf_ struct buf b = BUF_INIT(0);

@@ -208,10 +208,9 @@ static int look(struct kube *k, struct rollout *rollouts, size_t n, bool pods, s
                         r = pods ? take_pods(k, asked[i], &calls[i], err)
                                  : take_object(k, asked[i], &calls[i], progress, err);
                 left += !asked[i]->done;
-                kube_call_clear(&calls[i]);
         }
+        kube_calls_free(calls, n_asked);
         free(asked);
-        free(calls);
         *ret_left = left;
         return r;
 }
