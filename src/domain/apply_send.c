@@ -63,11 +63,9 @@ static void add_hint(struct item *i, const struct json *status, long code) {
 
 /* "web.yaml:7: deployment.apps/web: field …: …" */
 static void locate(struct item *i, const struct json *status) {
-        _cleanup_free_ char *field = is_conflict(status) ? NULL : field_of(status);
-        const char *conflict = json_string(json_get(json_first(json_get(status, "details", "causes")), "field"));
-        _cleanup_free_ char *place = manifest_where(i->manifest, field ? field : is_conflict(status) ? conflict : NULL);
-        /* The message names the field in most cases. */
-        bool named = !field || strstr(i->error.message, field + 1);
+        _cleanup_free_ char *field = field_of(status), *place = manifest_where(i->manifest, field);
+        /* The message names the field in most cases, and that of a conflict always. */
+        bool named = !field || is_conflict(status) || strstr(i->error.message, field + 1);
         _cleanup_free_ char *shown = named ? NULL : str_printable(field, strlen(field));
         err_wrap(&i->error, -1, "%s: %s%s%s", place, i->title, shown ? ": field " : "", shown ? shown : "");
 }
