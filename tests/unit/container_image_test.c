@@ -5,24 +5,10 @@
 #include <k3s-vm/archive_stream.h>
 #include <k3s-vm/container_image.h>
 
+#include "folder.h"
+
 #define CONFIG "1111111111111111111111111111111111111111111111111111111111111111"
 #define MANIFEST "2222222222222222222222222222222222222222222222222222222222222222"
-
-static struct sshd *sshd;
-
-/* A folder for one test. */
-static int temporary_folder(void **state) {
-        char *dir = NULL;
-        int r = fs_mkdtemp("/tmp", "k3s-vm-test", &dir, NULL);
-        *state = dir;
-        return r;
-}
-
-static int remove_folder(void **state) {
-        int r = fs_remove_tree(*state, NULL);
-        free(*state);
-        return r;
-}
 
 static void put(const char *dir, const char *name, const char *text) {
         _cleanup_free_ char *path = path_join(dir, name), *folder = path_parent(path);
@@ -221,17 +207,6 @@ static void containerds_list_is_read(void **state _unused_) {
 
 /* Over SSH. */
 
-static struct remote *connected(void) {
-        if (!sshd)
-                must_skip("no sshd or sftp-server here (Debian: openssh-server)");
-        const struct remote_address address = sshd_address(sshd);
-        struct remote *r = NULL;
-        struct error err = ERROR_INIT;
-        if (remote_connect(&address, 10000, &r, &err) < 0)
-                fail_msg("%s", err.message);
-        return r;
-}
-
 /* What `ctr` does from now on. */
 static void set_ctr(const char *script) {
         _cleanup_free_ char *path = sshd_path(sshd, "bin/ctr"), *folder = path_parent(path),
@@ -318,18 +293,6 @@ static void the_guests_images_are_listed(void **state _unused_) {
         assert_string_equal(images.items[0].digest, "sha256:" MANIFEST);
 }
 
-static int start(_unused_ void **state) {
-        sshd = sshd_start();
-        return 0;
-}
-
-static int stop(_unused_ void **state) {
-        sshd_stop(sshd);
-        return 0;
-}
-
-#define folder_test(function) cmocka_unit_test_setup_teardown(function, temporary_folder, remove_folder)
-
 int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test(names_are_completed_as_docker_does),
@@ -345,5 +308,5 @@ int main(void) {
                         folder_test(a_file_that_goes_bad_on_the_way_ends_the_command),
                         cmocka_unit_test(the_guests_images_are_listed),
         };
-        return cmocka_run_group_tests_name("container_image", tests, start, stop);
+        return cmocka_run_group_tests_name("container_image", tests, sshd_group_setup, sshd_group_teardown);
 }

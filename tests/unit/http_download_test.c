@@ -13,23 +13,11 @@
 
 #define DATA_LEN 3000000U
 
-static struct https_server *server;
-
 struct scene {
         struct http *http;
         char *dir, *path, *part, *from;
         char good[65]; /* SHA-256 of /data */
 };
-
-static int start(_unused_ void **state) {
-        server = https_server_start();
-        return 0;
-}
-
-static int stop(_unused_ void **state) {
-        https_server_stop(server);
-        return 0;
-}
 
 static int scene_setup(void **state) {
         struct scene *s = xcalloc(1, sizeof(*s));
@@ -60,13 +48,8 @@ static int scene_teardown(void **state) {
 }
 
 static struct scene *scene(void **state) {
-        if (!server)
-                must_skip("no python3 or openssl here");
+        needs_server();
         return *state;
-}
-
-static char *url_of(unsigned port, const char *path) {
-        return xasprintf("https://127.0.0.1:%u%s", port, path);
 }
 
 static size_t entries(const char *path) {
@@ -428,5 +411,5 @@ int main(void) {
                         scene_test(an_interruption_ends_it_and_keeps_what_came),
                         scene_test(progress_counts_bytes_across_attempts),
         };
-        return cmocka_run_group_tests_name("http_download", tests, start, stop);
+        return cmocka_run_group_tests_name("http_download", tests, https_group_setup, https_group_teardown);
 }

@@ -11,21 +11,9 @@
 
 #define DATA_LEN 3000000U
 
-static struct https_server *server;
-
 struct scene {
         struct http *http;
 };
-
-static int start(_unused_ void **state) {
-        server = https_server_start();
-        return 0;
-}
-
-static int stop(_unused_ void **state) {
-        https_server_stop(server);
-        return 0;
-}
 
 static int scene_setup(void **state) {
         struct scene *s = xcalloc(1, sizeof(*s));
@@ -41,13 +29,8 @@ static int scene_teardown(void **state) {
 }
 
 static struct scene *scene(void **state) {
-        if (!server)
-                must_skip("no python3 or openssl here");
+        needs_server();
         return *state;
-}
-
-static char *url_of(unsigned port, const char *path) {
-        return xasprintf("https://127.0.0.1:%u%s", port, path);
 }
 
 static int get(struct http *h, unsigned port, const char *path, struct http_response *ret, struct error *err) {
@@ -298,5 +281,5 @@ int main(void) {
                         scene_test(no_request_at_all_is_done_at_once),
                         scene_test(many_requests_to_a_stranger_are_all_refused),
         };
-        return cmocka_run_group_tests_name("http", tests, start, stop);
+        return cmocka_run_group_tests_name("http", tests, https_group_setup, https_group_teardown);
 }

@@ -87,12 +87,34 @@ static inline char *https_server_file(const struct https_server *s, const char *
         return buf_take(&text);
 }
 
+static inline char *url_of(unsigned port, const char *path) {
+        return xasprintf("https://127.0.0.1:%u%s", port, path);
+}
+
 /* What the server says at @path (GET); the caller frees. */
 static inline char *https_server_ask(const struct https_server *s, const char *path) {
         _cleanup_http_ struct http *h = NULL;
         _cleanup_http_response_ struct http_response response = HTTP_RESPONSE_INIT;
-        _cleanup_free_ char *url = xasprintf("https://127.0.0.1:%u%s", s->good, path);
+        _cleanup_free_ char *url = url_of(s->good, path);
         assert_int_equal(http_new(NULL, &h, NULL), 0);
         assert_int_equal(http_perform(h, &(struct http_request){.url = url}, &response, NULL), 0);
         return buf_take(&response.body);
+}
+
+/* The one of a group of tests; NULL where there is none. */
+static struct https_server *server;
+
+static inline int https_group_setup(void **state _unused_) {
+        server = https_server_start();
+        return 0;
+}
+
+static inline int https_group_teardown(void **state _unused_) {
+        https_server_stop(server);
+        return 0;
+}
+
+static inline void needs_server(void) {
+        if (!server)
+                must_skip("no python3 or openssl here");
 }

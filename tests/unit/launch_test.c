@@ -15,21 +15,6 @@
 #include "../../src/domain/supervise.h"
 #include "vm_fixture.h"
 
-static bool file_has(const char *path, const char *word) {
-        _cleanup_buf_ struct buf text = BUF_INIT(0);
-        return fs_read(path, 1U << 20, &text, NULL) == 0 && strstr(buf_str(&text), word);
-}
-
-static int set_up(void **state) {
-        *state = fixture_new("p");
-        return 0;
-}
-
-static int tear_down(void **state) {
-        fixture_free(*state);
-        return 0;
-}
-
 static void logs_are_cut_before_they_grow_without_bound(void **state) {
         struct fixture *f = *state;
         _cleanup_free_ char *path = path_join(f->top, "x.log"), *old = path_join(f->top, "x.log.1");
@@ -116,7 +101,7 @@ static void errors_keep_every_part_on_their_way_to_another_process(void **state)
         assert_null(bare.hint);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
         const struct CMUnitTest tests[] = {

@@ -15,18 +15,6 @@
 #define NEWER "v1.34.1+k3s1"
 #define PROGRAM "\177ELF not really, but the bytes of release " VERSION "\n"
 
-static struct https_server *server;
-
-static int start(_unused_ void **state) {
-        server = https_server_start();
-        return 0;
-}
-
-static int stop(_unused_ void **state) {
-        https_server_stop(server);
-        return 0;
-}
-
 /* Progress that counts and keeps what is said. */
 static struct {
         struct progress progress;
@@ -95,11 +83,6 @@ static int teardown(void **state) {
         free(release_folder);
         release_folder = NULL;
         return scratch_teardown(state);
-}
-
-static void needs_server(void) {
-        if (!server)
-                must_skip("no python3 or openssl here");
 }
 
 static bool is_arm(void) {
@@ -440,5 +423,5 @@ int main(void) {
                         payload_test(a_damaged_image_archive_in_the_cache_is_refused),
                         payload_test(a_binary_says_its_version_or_is_custom),
         };
-        return cmocka_run_group_tests_name("payload", tests, start, stop);
+        return cmocka_run_group_tests_name("payload", tests, https_group_setup, https_group_teardown);
 }

@@ -23,18 +23,9 @@
 #include <k3s-vm/proc.h>
 
 #include "child.h"
+#include "folder.h"
 
 static char *self;
-
-static int set_up(void **state) {
-        return fs_mkdtemp("/tmp", "k3s-vm-proc", (char **)state, NULL);
-}
-
-static int tear_down(void **state) {
-        int r = fs_remove_tree(*state, NULL);
-        free(*state);
-        return r;
-}
 
 /* What this program does when a test starts it: prints "NUMBER=FILE " for each descriptor it was given, then
  * whether it leads a session. */
@@ -460,22 +451,20 @@ static void this_process_knows_itself(void **state _unused_) {
         assert_string_equal(boot_id, again);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(int argc, char **argv) {
         if (argc > 1 && str_eq(argv[1], "--probe"))
                 return probe();
         const struct CMUnitTest tests[] = {
-                        TEST(a_child_gets_dev_null_and_no_other_descriptor),
-                        TEST(descriptors_can_swap_their_numbers),
-                        TEST(a_parent_without_standard_descriptors_can_start_children),
-                        TEST(without_close_range_no_descriptor_leaks_either),
-                        TEST(a_number_above_the_limit_is_reported),
-                        TEST(a_child_starts_with_signals_at_their_defaults),
-                        TEST(what_cannot_be_run_is_an_error_that_names_it),
-                        TEST(variables_are_added_and_replace_those_of_the_same_name),
-                        TEST(without_an_environment_the_parent_s_is_inherited),
-                        TEST(a_child_starts_in_its_folder),
+                        folder_test(a_child_gets_dev_null_and_no_other_descriptor),
+                        folder_test(descriptors_can_swap_their_numbers),
+                        folder_test(a_parent_without_standard_descriptors_can_start_children),
+                        folder_test(without_close_range_no_descriptor_leaks_either),
+                        folder_test(a_number_above_the_limit_is_reported),
+                        folder_test(a_child_starts_with_signals_at_their_defaults),
+                        folder_test(what_cannot_be_run_is_an_error_that_names_it),
+                        folder_test(variables_are_added_and_replace_those_of_the_same_name),
+                        folder_test(without_an_environment_the_parent_s_is_inherited),
+                        folder_test(a_child_starts_in_its_folder),
                         cmocka_unit_test(the_result_says_how_a_child_ended),
                         cmocka_unit_test(a_wait_that_takes_too_long_leaves_the_child_running),
                         cmocka_unit_test(a_child_that_ignores_sigterm_is_killed),

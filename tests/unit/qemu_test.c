@@ -15,6 +15,8 @@
 #include <k3s-vm/json.h>
 #include <k3s-vm/qemu.h>
 
+#include "folder.h"
+
 #define GOLDEN_DIR "tests/golden"
 
 static struct forward forwards[] = {{8080, 80}, {21890, 30090}};
@@ -174,24 +176,6 @@ static void newest_machine_is_by_number_not_by_text(void **state) {
         assert_null(qemu_newest_q35(""));
 }
 
-struct folder {
-        char *dir;
-};
-
-static int make_folder(void **state) {
-        struct folder *f = xcalloc(1, sizeof(*f));
-        *state = f;
-        return fs_mkdtemp("/tmp", "k3s-vm-qemu-test", &f->dir, NULL);
-}
-
-static int remove_folder(void **state) {
-        struct folder *f = *state;
-        fs_remove_tree(f->dir, NULL);
-        free(f->dir);
-        free(f);
-        return 0;
-}
-
 /* A program that counts how often it was run and prints like QEMU. */
 static char *fake_qemu(const char *dir, const char *machine) {
         _cleanup_free_ char *text = xasprintf("#!/bin/sh\necho x >>'%s/runs'\necho '%s   Standard PC'\n", dir, machine);
@@ -206,38 +190,38 @@ static int64_t runs(const char *dir) {
 }
 
 static void machine_is_asked_once_until_qemu_changes(void **state) {
-        struct folder *f = *state;
-        _cleanup_free_ char *cache = path_join(f->dir, "cache"), *a = NULL, *b = NULL, *c = NULL;
-        _cleanup_free_ char *program = fake_qemu(f->dir, "pc-q35-8.1");
+        const char *dir = *state;
+        _cleanup_free_ char *cache = path_join(dir, "cache"), *a = NULL, *b = NULL, *c = NULL;
+        _cleanup_free_ char *program = fake_qemu(dir, "pc-q35-8.1");
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_int_equal(qemu_machine(program, cache, &a, &err), 0);
         assert_int_equal(qemu_machine(program, cache, &b, &err), 0);
         assert_string_equal(a, "pc-q35-8.1");
         assert_string_equal(b, "pc-q35-8.1");
-        assert_int_equal(runs(f->dir), 1);
+        assert_int_equal(runs(dir), 1);
         free(TAKE_PTR(program));
-        program = fake_qemu(f->dir, "pc-q35-10.2");
+        program = fake_qemu(dir, "pc-q35-10.2");
         assert_int_equal(qemu_machine(program, cache, &c, &err), 0);
         assert_string_equal(c, "pc-q35-10.2");
-        assert_int_equal(runs(f->dir), 2);
+        assert_int_equal(runs(dir), 2);
 }
 
 static void machine_cache_that_is_junk_is_ignored(void **state) {
-        struct folder *f = *state;
-        _cleanup_free_ char *program = fake_qemu(f->dir, "pc-q35-8.1"), *machine = NULL;
-        _cleanup_free_ char *cache = path_join(f->dir, "qemu-machine.json");
+        const char *dir = *state;
+        _cleanup_free_ char *program = fake_qemu(dir, "pc-q35-8.1"), *machine = NULL;
+        _cleanup_free_ char *cache = path_join(dir, "qemu-machine.json");
         assert_int_equal(fs_write_atomic(cache, "\0\1{", 3, 0600, NULL), 0);
-        assert_int_equal(qemu_machine(program, f->dir, &machine, NULL), 0);
+        assert_int_equal(qemu_machine(program, dir, &machine, NULL), 0);
         assert_string_equal(machine, "pc-q35-8.1");
 }
 
 static void machine_of_a_missing_or_broken_qemu_is_a_host_error(void **state) {
-        struct folder *f = *state;
+        const char *dir = *state;
         _cleanup_free_ char *machine = NULL;
         _cleanup_error_ struct error err = ERROR_INIT;
-        assert_int_equal(qemu_machine("/no/such/qemu", f->dir, &machine, &err), -ENOENT);
+        assert_int_equal(qemu_machine("/no/such/qemu", dir, &machine, &err), -ENOENT);
         assert_int_equal(err.code, ERR_HOST);
-        assert_true(qemu_machine("/bin/false", f->dir, &machine, &err) < 0);
+        assert_true(qemu_machine("/bin/false", dir, &machine, &err) < 0);
         assert_int_equal(err.code, ERR_HOST);
         assert_null(machine);
 }
@@ -265,9 +249,8 @@ static uint64_t virtual_gib(const char *path) {
 }
 
 static void disk_is_created_once_and_grows_but_never_shrinks(void **state) {
-        struct folder *f = *state;
         skip_without("qemu-img");
-        _cleanup_free_ char *dir = path_join(f->dir, "a,b \"c\":d\ne"), *disk = path_join(dir, "data.qcow2");
+        _cleanup_free_ char *dir = path_join(*state, "a,b \"c\":d\ne"), *disk = path_join(dir, "data.qcow2");
         assert_int_equal(fs_mkdir_p(dir, 0700, NULL), 0);
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_int_equal(qemu_create_disk(disk, 10, &err), 0);
@@ -285,13 +268,13 @@ static void disk_is_created_once_and_grows_but_never_shrinks(void **state) {
 }
 
 static void half_a_disk_of_a_killed_run_is_no_obstacle(void **state) {
-        struct folder *f = *state;
+        const char *dir = *state;
         skip_without("qemu-img");
-        _cleanup_free_ char *disk = path_join(f->dir, "data.qcow2"), *half = path_join(f->dir, "data.qcow2.new");
+        _cleanup_free_ char *disk = path_join(dir, "data.qcow2"), *half = path_join(dir, "data.qcow2.new");
         assert_int_equal(fs_write_atomic(half, "junk", 4, 0600, NULL), 0);
         assert_int_equal(qemu_create_disk(disk, 10, NULL), 0);
         assert_false(fs_exists(half));
-        _cleanup_free_ char *nowhere = path_join(f->dir, "none/data.qcow2");
+        _cleanup_free_ char *nowhere = path_join(dir, "none/data.qcow2");
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_true(qemu_create_disk(nowhere, 10, &err) < 0);
         assert_non_null(err.message);
@@ -306,16 +289,11 @@ int main(void) {
                         cmocka_unit_test(argv_leaves_the_payload_out_when_there_is_none),
                         cmocka_unit_test(argv_never_binds_anything_but_loopback),
                         cmocka_unit_test(newest_machine_is_by_number_not_by_text),
-                        cmocka_unit_test_setup_teardown(machine_is_asked_once_until_qemu_changes, make_folder,
-                                                        remove_folder),
-                        cmocka_unit_test_setup_teardown(machine_cache_that_is_junk_is_ignored, make_folder,
-                                                        remove_folder),
-                        cmocka_unit_test_setup_teardown(machine_of_a_missing_or_broken_qemu_is_a_host_error,
-                                                        make_folder, remove_folder),
-                        cmocka_unit_test_setup_teardown(disk_is_created_once_and_grows_but_never_shrinks, make_folder,
-                                                        remove_folder),
-                        cmocka_unit_test_setup_teardown(half_a_disk_of_a_killed_run_is_no_obstacle, make_folder,
-                                                        remove_folder),
+                        folder_test(machine_is_asked_once_until_qemu_changes),
+                        folder_test(machine_cache_that_is_junk_is_ignored),
+                        folder_test(machine_of_a_missing_or_broken_qemu_is_a_host_error),
+                        folder_test(disk_is_created_once_and_grows_but_never_shrinks),
+                        folder_test(half_a_disk_of_a_killed_run_is_no_obstacle),
         };
         return cmocka_run_group_tests_name("qemu", tests, NULL, NULL);
 }

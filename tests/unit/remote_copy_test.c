@@ -151,30 +151,14 @@ _Noreturn static void cut_off(size_t limit) {
 
 /* The tests. */
 
-static struct sshd *sshd;
-
 struct scene {
         struct remote *remote;
         char *dir, *here, *there; /* DIR/here: this machine; DIR/there: the guest */
 };
 
-static int start(_unused_ void **state) {
-        sshd = sshd_start();
-        return 0;
-}
-
-static int stop(_unused_ void **state) {
-        sshd_stop(sshd);
-        return 0;
-}
-
 static void connect_scene(struct scene *s) {
-        const struct remote_address address = sshd_address(sshd);
-        struct error err = ERROR_INIT;
-        remote_free(s->remote);
-        s->remote = NULL;
-        if (remote_connect(&address, 10000, &s->remote, &err) < 0)
-                fail_msg("%s", err.message);
+        remote_free(TAKE_PTR(s->remote));
+        s->remote = connected();
 }
 
 static int scene_setup(void **state) {
@@ -205,8 +189,7 @@ static int scene_teardown(void **state) {
 }
 
 static struct scene *scene(void **state) {
-        if (!sshd)
-                must_skip("no sshd or sftp-server here (Debian: openssh-server)");
+        needs_sshd();
         return *state;
 }
 
@@ -613,5 +596,5 @@ int main(int argc, char **argv) {
                         copy_test(a_symlink_and_then_a_folder_of_its_name_is_refused),
                         copy_test(folders_without_end_come_to_an_end),
         };
-        return cmocka_run_group_tests_name("remote_copy", tests, start, stop);
+        return cmocka_run_group_tests_name("remote_copy", tests, sshd_group_setup, sshd_group_teardown);
 }

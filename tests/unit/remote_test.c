@@ -11,34 +11,9 @@
 #include <sys/wait.h>
 #include <termios.h>
 
+#include "folder.h"
+
 #define TEN_MB (10U << 20)
-
-static struct sshd *sshd;
-
-static int start(_unused_ void **state) {
-        sshd = sshd_start();
-        return 0;
-}
-
-static int stop(_unused_ void **state) {
-        sshd_stop(sshd);
-        return 0;
-}
-
-static void needs_sshd(void) {
-        if (!sshd)
-                must_skip("no sshd or sftp-server here (Debian: openssh-server)");
-}
-
-static struct remote *connected(void) {
-        needs_sshd();
-        const struct remote_address address = sshd_address(sshd);
-        struct remote *r = NULL;
-        struct error err = ERROR_INIT;
-        if (remote_connect(&address, 10000, &r, &err) < 0)
-                fail_msg("%s", err.message);
-        return r;
-}
 
 static int run(struct remote *r, const char *command, struct buf *out, struct buf *errors) {
         const struct remote_exec exec = {.command = command, .ret_stdout = out, .ret_stderr = errors};
@@ -50,19 +25,6 @@ static int run(struct remote *r, const char *command, struct buf *out, struct bu
 }
 
 /* Keys. */
-
-static int temporary_folder(void **state) {
-        char *dir = NULL;
-        int r = fs_mkdtemp("/tmp", "k3s-vm-test", &dir, NULL);
-        *state = dir;
-        return r;
-}
-
-static int remove_folder(void **state) {
-        int r = fs_remove_tree(*state, NULL);
-        free(*state);
-        return r;
-}
 
 static void keys_are_what_openssh_reads(void **state) {
         _cleanup_free_ char *program = fs_find_program("ssh-keygen");
@@ -570,12 +532,11 @@ static void a_terminal_has_its_size_follows_it_and_is_put_back(_unused_ void **s
 }
 
 int main(void) {
-#define key_test(f) cmocka_unit_test_setup_teardown(f, temporary_folder, remove_folder)
         const struct CMUnitTest tests[] = {
-                        key_test(keys_are_what_openssh_reads),
-                        key_test(keys_that_exist_stay),
-                        key_test(a_comment_cannot_add_a_line_to_a_public_key),
-                        key_test(a_damaged_private_key_is_an_error),
+                        folder_test(keys_are_what_openssh_reads),
+                        folder_test(keys_that_exist_stay),
+                        folder_test(a_comment_cannot_add_a_line_to_a_public_key),
+                        folder_test(a_damaged_private_key_is_an_error),
                         cmocka_unit_test(nobody_listening_is_refused),
                         cmocka_unit_test(a_banner_that_hangs_ends_at_the_time_limit),
                         cmocka_unit_test(what_hangs_up_was_not_up_yet),
@@ -602,5 +563,5 @@ int main(void) {
                         cmocka_unit_test(sigterm_ends_the_command),
                         cmocka_unit_test(a_terminal_has_its_size_follows_it_and_is_put_back),
         };
-        return cmocka_run_group_tests_name("remote", tests, start, stop);
+        return cmocka_run_group_tests_name("remote", tests, sshd_group_setup, sshd_group_teardown);
 }

@@ -193,3 +193,31 @@ static inline void sshd_stop(struct sshd *s) {
         free(s->sftp_server);
         free(s);
 }
+
+/* The one of a group of tests; NULL where there is none. Not further up, where sshd is the program. */
+static struct sshd *sshd;
+
+static inline int sshd_group_setup(void **state _unused_) {
+        sshd = sshd_start();
+        return 0;
+}
+
+static inline int sshd_group_teardown(void **state _unused_) {
+        sshd_stop(sshd);
+        return 0;
+}
+
+static inline void needs_sshd(void) {
+        if (!sshd)
+                must_skip("no sshd or sftp-server here (Debian: openssh-server)");
+}
+
+static inline struct remote *connected(void) {
+        needs_sshd();
+        const struct remote_address address = sshd_address(sshd);
+        struct remote *r = NULL;
+        struct error err = ERROR_INIT;
+        if (remote_connect(&address, 10000, &r, &err) < 0)
+                fail_msg("%s", err.message);
+        return r;
+}

@@ -34,16 +34,6 @@
 #define DISK_BYTES (1024 * 1024) /* the firmware boots from nothing smaller */
 #define PATIENCE_MS 30000        /* a busy machine */
 
-static bool file_has(const char *path, const char *word) {
-        _cleanup_buf_ struct buf text = BUF_INIT(0);
-        return fs_read(path, 1U << 20, &text, NULL) == 0 && strstr(buf_str(&text), word);
-}
-
-static int set_up(void **state) {
-        *state = fixture_new("p");
-        return 0;
-}
-
 /* Nothing of the VM may be left when a test ends, whatever way it ended. */
 static int tear_down(void **state) {
         struct fixture *f = *state;
@@ -593,7 +583,7 @@ static int set_clock_was_called(const char *root) {
         return 0;
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, tear_down)
 
 int main(int argc, char **argv) {
         if (argc > 1 && str_eq(argv[1], "supervise"))

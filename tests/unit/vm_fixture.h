@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <k3s-vm/fs.h>
 #include <k3s-vm/project.h>
@@ -44,4 +45,19 @@ static inline void fixture_free(struct fixture *f) {
         project_free(f->project);
         free(f->top);
         free(f);
+}
+
+static inline int fixture_setup(void **state) {
+        *state = fixture_new("p");
+        return 0;
+}
+
+static inline int fixture_teardown(void **state) {
+        fixture_free(*state);
+        return 0;
+}
+
+static inline bool file_has(const char *path, const char *word) {
+        _cleanup_buf_ struct buf text = BUF_INIT(0);
+        return fs_read(path, 1U << 20, &text, NULL) == 0 && strstr(buf_str(&text), word);
 }

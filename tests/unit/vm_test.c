@@ -19,16 +19,6 @@
 
 #include "vm_fixture.h"
 
-static int set_up(void **state) {
-        *state = fixture_new("p");
-        return 0;
-}
-
-static int tear_down(void **state) {
-        fixture_free(*state);
-        return 0;
-}
-
 /* A process that holds a lock on @path until it is killed; with @program it runs that under the given arguments. */
 static pid_t lock_by_other(const char *path, const char *const *argv) {
         int ready[2];
@@ -297,7 +287,7 @@ static void lock_goes_with_the_process_that_held_it(void **state) {
         close(ready[1]);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void) {
         const struct CMUnitTest tests[] = {
