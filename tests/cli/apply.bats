@@ -6,22 +6,16 @@ load ../lib/common
 UUID=bbbbbbbb-97d4-4c5e-8f11-2b3c4d5e6f70
 
 setup() {
-  skip_unless "python3 and openssl" command -v python3 openssl
   skip_unless jq command -v jq
   setup_project
   fake_vm "$UUID"
-  API=$SCRATCH/api
-  mkdir -p "$API" web/.kube .k3s-vm/manifests
+  mkdir -p .k3s-vm/manifests
   fake_qemu "$UUID"
-  coproc SERVER { exec python3 "$ROOT/tests/lib/api_server.py" "$API" 3>&-; }
-  read -r API_SERVER_PORT <&"${SERVER[0]}"
-  [ -n "$API_SERVER_PORT" ]
-  cp "$API/kubeconfig" web/.kube/config
+  fake_api
 }
 
 teardown() {
-  local pid=${SERVER_PID:-}
-  [ -z "$pid" ] || { kill "$pid" 2>/dev/null || :; wait "$pid" 2>/dev/null || :; }
+  end_fake_api
   end_fake_qemu
 }
 

@@ -6,29 +6,16 @@ load ../lib/common
 UUID=aaaaaaaa-97d4-4c5e-8f11-2b3c4d5e6f70
 
 setup() {
-  skip_unless "python3 and openssl" command -v python3 openssl
   skip_unless jq command -v jq
   setup_project
   fake_vm "$UUID"
-  API=$SCRATCH/api
-  mkdir -p "$API" web/.kube
   fake_qemu "$UUID"
-  coproc SERVER { exec python3 "$ROOT/tests/lib/api_server.py" "$API" 3>&-; }
-  read -r API_SERVER_PORT <&"${SERVER[0]}"
-  [ -n "$API_SERVER_PORT" ]
-  cp "$API/kubeconfig" web/.kube/config
+  fake_api
 }
 
 teardown() {
-  stop_server
+  end_fake_api
   end_fake_qemu
-}
-
-stop_server() {
-  local pid=${SERVER_PID:-}
-  [ -n "$pid" ] || return 0
-  kill "$pid" 2>/dev/null || :
-  wait "$pid" 2>/dev/null || :
 }
 
 api_line() {
@@ -62,8 +49,7 @@ api_line() {
 
 @test "an API that is gone is not ready, whatever it said before" {
   [ "$(api_line --verbose)" = '  api         ready' ]
-  stop_server
-  SERVER_PID=
+  end_fake_api
   [[ $(api_line) == '  api         not ready: '* ]]
   [[ $("$K3S_VM" status) != *'shop Ready'* ]]
 }

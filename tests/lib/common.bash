@@ -97,6 +97,27 @@ end_fake_qemu() {
   QEMU=
 }
 
+# The API of the project's cluster, in the working folder's kubeconfig: tests/lib/api_server.py on $API_SERVER_PORT,
+# with $API for its folder.
+fake_api() {
+  skip_unless "python3 and openssl" command -v python3 openssl
+  API=$SCRATCH/api
+  mkdir -p "$API" web/.kube
+  coproc SERVER { exec python3 "$ROOT/tests/lib/api_server.py" "$API" 3>&-; }
+  read -r API_SERVER_PORT <&"${SERVER[0]}"
+  [ -n "$API_SERVER_PORT" ]
+  cp "$API/kubeconfig" web/.kube/config
+}
+
+# For teardown, and for an API that goes away.
+end_fake_api() {
+  local pid=${SERVER_PID:-}
+  [ -n "$pid" ] || return 0
+  kill "$pid" 2>/dev/null || :
+  wait "$pid" 2>/dev/null || :
+  SERVER_PID=
+}
+
 # skip_unless "what is needed" COMMAND…: skips when the command fails.
 skip_unless() {
   local what=$1
