@@ -11,6 +11,8 @@ int context_running(struct context *ctx, struct state **ret, struct error *err);
 
 /* Logs in to the guest of context_running()'s VM over libssh. A guest that does not answer yet is ERR_STATE. */
 int context_connect(struct context *ctx, const struct state *s, struct remote **ret, struct error *err);
+/* Both. */
+int context_connect_running(struct context *ctx, struct remote **ret, struct error *err);
 
 /* The words as one line for the guest's shell, which then sees exactly them; the caller frees. */
 char *quote_words(const struct strv *words);

@@ -86,12 +86,8 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
                 _cleanup_free_ char *shown = str_printable(from, strlen(from));
                 return err_set(err, ERR_USAGE, errnum, "cannot read %s: %s", shown, strerror(errnum));
         }
-        _cleanup_state_ struct state *s = NULL;
-        int r = context_running(ctx, &s, err);
-        if (r < 0)
-                return r;
         _cleanup_remote_ struct remote *remote = NULL;
-        r = context_connect(ctx, s, &remote, err);
+        int r = context_connect_running(ctx, &remote, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *source = trim_slashes(guest_from ? guest_from : from);

@@ -17,12 +17,8 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
                 err_hint(err, "leave -t away");
                 return r;
         }
-        _cleanup_state_ struct state *s = NULL;
-        int r = context_running(ctx, &s, err);
-        if (r < 0)
-                return r;
         _cleanup_remote_ struct remote *remote = NULL;
-        r = context_connect(ctx, s, &remote, err);
+        int r = context_connect_running(ctx, &remote, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *command = quote_words(&args->rest);

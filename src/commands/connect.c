@@ -57,6 +57,12 @@ int context_connect(struct context *ctx, const struct state *s, struct remote **
         return r;
 }
 
+int context_connect_running(struct context *ctx, struct remote **ret, struct error *err) {
+        _cleanup_state_ struct state *s = NULL;
+        int r = context_running(ctx, &s, err);
+        return r < 0 ? r : context_connect(ctx, s, ret, err);
+}
+
 char *quote_words(const struct strv *words) {
         _cleanup_strv_ struct strv quoted = {0};
         for (size_t i = 0; i < words->len; i++) {

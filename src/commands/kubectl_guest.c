@@ -244,7 +244,6 @@ int kubectl_in_guest(struct context *ctx, const struct strv *operands, struct er
         kubectl_arguments_parse(operands, &a);
         _cleanup_strv_ struct strv changed = {0};
         strv_extend(&changed, (const char *const *)operands->items);
-        _cleanup_state_ struct state *s = NULL;
         _cleanup_remote_ struct remote *remote = NULL;
         int r = 0;
         if (a.host_only) {
@@ -253,9 +252,7 @@ int kubectl_in_guest(struct context *ctx, const struct strv *operands, struct er
                 r = host_missing("kubectl", what, err);
         }
         if (r == 0)
-                r = context_running(ctx, &s, err);
-        if (r == 0)
-                r = context_connect(ctx, s, &remote, err);
+                r = context_connect_running(ctx, &remote, err);
         if (r == 0)
                 r = run_in_guest(remote, &changed, &a, err);
         kubectl_arguments_clear(&a);
