@@ -41,7 +41,7 @@ TOOLS := banner json yaml yaml_scalar yaml_locate digest tail archive archive_is
 	http_download remote remote_exec remote_copy remote_get qmp qmp_job sandbox
 DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
 	guest image cache payload payload_release qemu qemu_tools forward vm vm_end exit events supervisor supervise \
-	supervise_qemu supervise_suspend suspend suspend_machine starter control clock clock_guest launch kube kube_call \
+	supervise_qemu supervise_suspend suspend suspend_disk suspend_files suspend_memory suspend_machine starter control clock agent clock_guest launch kube kube_call \
 	health kubeconfig manifest discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
 	container_image scaffold k3s_config prepare lifecycle standstill ready diagnose autostart
 COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status \

@@ -17,6 +17,7 @@ enum vm_exit_kind {
         VM_EXIT_ENDED,    /* a command or a signal ended QEMU on purpose */
         VM_EXIT_PANIC,    /* the guest's kernel panicked */
         VM_EXIT_CRASH,    /* QEMU died */
+        VM_EXIT_REBOOT,   /* the guest of a resumed VM reboots, which takes another QEMU */
 };
 
 struct vm_exit {

@@ -18,6 +18,7 @@ struct guest {
         char *provision;                      /* "credentials" or "nocloud" */
         char *payload_serial;                 /* a payload disk is attached under this serial; NULL: baked in or none */
         char *payload_name, *payload_version; /* of a baked-in payload */
+        bool agent;                           /* answers on the second serial line (agent.h) */
 };
 void guest_free(struct guest *g);
 DEFINE_FREEP(struct guest, guest_free)

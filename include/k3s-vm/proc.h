@@ -94,5 +94,7 @@ bool proc_alive(int pidfd);
 char *proc_boot_id(void);
 /* Resident and proportional set sizes in KiB; -ESRCH, -EACCES. */
 int proc_memory_kib(pid_t pid, uint64_t *ret_rss, uint64_t *ret_pss);
+/* KiB of memory that is no file's, swapped out or not: what the process itself has written to; -ESRCH. */
+int proc_anonymous_kib(pid_t pid, uint64_t *ret);
 /* The path of this program, for running itself again; the caller frees. */
 char *proc_self_path(void);

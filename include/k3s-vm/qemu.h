@@ -31,6 +31,9 @@ struct qemu_spec {
 };
 void qemu_argv(const struct qemu_spec *spec, struct strv *ret);
 
+/* @s with every comma doubled, as QEMU's option parsers want it; the caller frees. */
+char *qemu_escape(const char *s);
+
 /* The network's name for the monitor, and a forward as QEMU writes one ("tcp:127.0.0.1:8080-10.0.2.15:80"; the caller
  * frees). */
 #define QEMU_NETDEV "net0"
@@ -40,8 +43,12 @@ char *qemu_forward_rule(const struct forward *f);
  * them to QEMU under these descriptor numbers: whoever connects afterwards never comes too early. */
 #define QEMU_QMP_SUPERVISOR "qmp-supervisor.sock"
 #define QEMU_QMP_COMMANDS "qmp.sock"
+#define QEMU_AGENT "agent.sock" /* the guest's second serial line */
 #define QEMU_FD_SUPERVISOR 3
 #define QEMU_FD_COMMANDS 4
+#define QEMU_FD_AGENT 5
+/* What a resumed VM's devices are read from. */
+#define QEMU_FD_DEVICES 6
 
 /* The name that `ps -o comm` and `pgrep` show. */
 #define QEMU_PROCESS_NAME "qemu-k3s-vm"

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A suspended VM. Its memory and devices are a snapshot inside its own disk (qcow2), taken while the guest stands
- * still, so the two cannot part; VM/suspend.json names that snapshot and says what machine made it.
+ * A suspended VM. Its memory and devices are in two files beside its disk, from which a QEMU has them back in no time;
+ * or, where this program may not read QEMU's memory, a snapshot inside the disk. VM/suspend.json says which, and what
+ * machine they are of.
  *
- * The state is used once. suspend.json is written, and is on the disk, once the snapshot is whole; it is removed, and
- * that is on the disk, before the guest runs again, whether it was resumed or boots. So whoever finds suspend.json
- * finds a disk that has not moved on since; a snapshot that no suspend.json names is only in the way and is swept.
+ * The state is used once. suspend.json is written once the state is whole, and is removed, and that is on the disk,
+ * before the guest runs again, whether it was resumed or boots. So whoever finds suspend.json finds a disk that has not
+ * moved on since: a snapshot is in it, and with files the disk's size and time are in the record. Files that were not
+ * written out when this machine went down are not used either. What no suspend.json names is only in the way.
  */
 #pragma once
 
@@ -13,11 +15,17 @@
 #include <k3s-vm/qmp.h>
 #include <k3s-vm/strv.h>
 
+enum suspended_kind { SUSPENDED_IN_FILES, SUSPENDED_IN_DISK };
+
 struct suspended {
-        char *tag; /* the snapshot's name, of this state alone */
+        enum suspended_kind kind;
+        char *tag; /* of this state alone: the snapshot's name */
         uint64_t time_ms;
         uint64_t bytes;      /* of memory and devices */
+        char *boot_id;       /* of this machine when it was saved */
+        bool synced;         /* it is good after another boot of this machine, too */
         struct strv machine; /* suspend_machine() of the QEMU that saved it */
+        struct strv files;   /* with files: which ones, and which disk */
 };
 void suspended_clear(struct suspended *s);
 #define _cleanup_suspended_ _cleanup_(suspended_clear)
@@ -26,8 +34,11 @@ void suspended_clear(struct suspended *s);
 bool suspend_exists(const struct project *p);
 /* -ENOENT: none. -EUCLEAN: damaged. */
 int suspend_load(const struct project *p, struct suspended *ret, struct error *err);
-/* From here on the state is not used any more, even after a power cut. None there is fine. */
+/* From here on the state is not used any more, even after a power cut. None there is fine. Not under a QEMU that runs
+ * on from it. */
 int suspend_forget(const struct project *p, struct error *err);
+/* Removes what a VM that is gone ran on from, if that is no state. */
+void suspend_tidy(const struct project *p);
 
 /* What a saved state depends on, a line each: QEMU's version, its arguments as far as the guest's hardware hangs on
  * them, the files that the guest reads, and under KVM this host's processor. Ports, logs, sockets and where the project
@@ -36,13 +47,22 @@ void suspend_machine(const struct strv *argv, const char *qemu_version, struct s
 /* NULL when a state of @then can be loaded into @now, else what is different, for people; the caller frees. */
 char *suspend_difference(const struct strv *then, const struct strv *now);
 
+/* The state, before a QEMU is started to go on from it. -ESTALE: it is of no use, and @err says why. */
+int suspend_check(const struct project *p, struct suspended *ret, struct error *err);
+/* For a state in files: the arguments of that QEMU, and a descriptor that it has to get as QEMU_FD_DEVICES. */
+void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret);
+int suspend_files_open(const struct project *p, int *ret_devices_fd, struct error *err);
+
 /* On QEMU's monitor, with the guest standing still. */
 
-/* Saves the state and writes suspend.json. On failure there is neither. */
-int suspend_save(const struct project *p, struct qmp *q, const struct strv *argv, uint64_t *ret_bytes,
+/* Saves the state of process @pid, a child of this one, and writes suspend.json. On failure there is neither. */
+int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv, struct suspended *ret,
                  struct error *err);
-/* Loads the state into a QEMU that was just started. 0, and suspend.json is gone: let the guest run. -ESTALE: it is not
- * this QEMU's, and QEMU is untouched. Any other error: this QEMU is of no use any more. */
-int suspend_resume(const struct project *p, struct qmp *q, const struct strv *argv, struct error *err);
+/* Has the state written out, which takes as long as the host's disk does, and notes that. */
+int suspend_sync(const struct project *p, const struct suspended *s, struct error *err);
+/* Loads the state into a QEMU that was just started for it. 0, and suspend.json is gone: let the guest run. -ESTALE: it
+ * is not this QEMU's, which is untouched. Any other error: this QEMU is of no use any more. */
+int suspend_resume(const struct project *p, struct qmp *q, const struct suspended *s, const struct strv *argv,
+                   struct error *err);
 /* Removes snapshots that suspend_save() made and that nobody names; from under a guest that runs, too. */
 int suspend_sweep(const struct project *p, struct qmp *q, struct error *err);

@@ -303,6 +303,18 @@ int proc_memory_kib(pid_t pid, uint64_t *ret_rss, uint64_t *ret_pss) {
         return 0;
 }
 
+int proc_anonymous_kib(pid_t pid, uint64_t *ret) {
+        _cleanup_free_ char *path = xasprintf("/proc/%d/status", pid);
+        _cleanup_buf_ struct buf b = BUF_INIT(16384);
+        unsigned long long anonymous = 0, swapped = 0;
+        int r = fs_read(path, 16384, &b, NULL);
+        const char *p = r < 0 ? NULL : strstr(buf_str(&b), "\nRssAnon:"), *q = p ? strstr(p, "\nVmSwap:") : NULL;
+        if (!p || sscanf(p, "\nRssAnon: %llu", &anonymous) != 1 || (q && sscanf(q, "\nVmSwap: %llu", &swapped) != 1))
+                return -ESRCH;
+        *ret = anonymous + swapped;
+        return 0;
+}
+
 char *proc_self_path(void) {
         char path[4096]; /* a program's own path: the kernel gives at most PATH_MAX */
         ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sets the guest's clock by this machine's, over SSH. The supervisor's helper runs it after this machine slept or the
+ * Sets the guest's clock by this machine's. The supervisor's helper runs it after this machine slept or the
  * VM was paused; how it went is in events.jsonl.
  */
 #include <errno.h>
 #include <stdlib.h>
 
+#include <k3s-vm/agent.h>
 #include <k3s-vm/clock_guest.h>
 #include <k3s-vm/commands.h>
 #include <k3s-vm/connect.h>
@@ -17,9 +18,13 @@
 #define PAUSE_MS 5000 /* a machine that woke up has much to do, and its guest as well */
 
 static int set_clock(struct context *ctx, const struct state *s, int64_t *ret_was_off_ms, struct error *err) {
+        struct clock_guest guest = {.project = ctx->project, .state = s};
+        if (agent_is_there(s) && clock_guest_correct(&guest, ret_was_off_ms, NULL) == 0)
+                return 0;
         _cleanup_remote_ struct remote *remote = NULL;
         int r = context_connect(ctx, s, &remote, err);
-        return r < 0 ? r : clock_set_guest(remote, ret_was_off_ms, err);
+        guest.remote = remote;
+        return r < 0 ? r : clock_guest_correct(&guest, ret_was_off_ms, err);
 }
 
 static int run(struct context *ctx, const struct arguments *args, struct error *err) {

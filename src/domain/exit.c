@@ -13,6 +13,7 @@ static const char *const kinds[] = {
                 [VM_EXIT_ENDED] = "ended",
                 [VM_EXIT_PANIC] = "panic",
                 [VM_EXIT_CRASH] = "crash",
+                [VM_EXIT_REBOOT] = "reboot",
 };
 
 void vm_exit_free(struct vm_exit *e) {
@@ -33,6 +34,10 @@ enum vm_exit_kind vm_exit_classify(const struct vm_exit_facts *f, char **ret_rea
         if (str_eq(reason, "guest-shutdown")) {
                 *ret_reason = xstrdup(f->powerdown ? "the guest was shut down" : "the guest powered itself off");
                 return VM_EXIT_SHUTDOWN;
+        }
+        if (str_eq(reason, "guest-reset") || str_eq(reason, "host-qmp-system-reset")) {
+                *ret_reason = xstrdup("the guest reboots");
+                return VM_EXIT_REBOOT;
         }
         if (str_eq(reason, "host-qmp-quit")) {
                 *ret_reason = xstrdup("QEMU was told to quit");

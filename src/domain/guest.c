@@ -168,6 +168,7 @@ int guest_parse(const char *dir, const struct json *j, struct guest **ret, struc
                 r = parse_payload(g, j, err);
         if (r == 0)
                 r = check_serials(g, err);
+        g->agent = json_bool_or(json_get(j, "agent"), false);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(g);

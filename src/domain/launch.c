@@ -10,6 +10,7 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/socket.h>
+#include <k3s-vm/suspend.h>
 
 #include "supervise.h"
 
@@ -139,7 +140,7 @@ char *launch_socket_path(const struct launch *l, const char *name) {
         return path_join(runtime_dir, name);
 }
 
-int launch_qemu(const struct launch *l, struct launched *ret, struct error *err) {
+int launch_qemu(const struct launch *l, bool resume, struct launched *ret, struct error *err) {
         const struct project *p = l->project;
         _cleanup_free_ char *runtime_dir = NULL;
         int r = project_runtime_dir(p, l->uuid, true, &runtime_dir, err);
@@ -147,10 +148,13 @@ int launch_qemu(const struct launch *l, struct launched *ret, struct error *err)
                 return r;
         _cleanup_free_ char *supervisor_path = path_join(runtime_dir, QEMU_QMP_SUPERVISOR);
         _cleanup_free_ char *commands_path = path_join(runtime_dir, QEMU_QMP_COMMANDS);
-        _cleanup_close_ int supervisor_fd = -1, commands_fd = -1, qmp_fd = -1;
+        _cleanup_free_ char *agent_path = path_join(runtime_dir, QEMU_AGENT);
+        _cleanup_close_ int supervisor_fd = -1, commands_fd = -1, agent_fd = -1, qmp_fd = -1;
         r = socket_listen(supervisor_path, &supervisor_fd, err);
         if (r == 0)
                 r = socket_listen(commands_path, &commands_fd, err);
+        if (r == 0)
+                r = socket_listen(agent_path, &agent_fd, err);
         if (r == 0)
                 r = remove_stale_pid_file(p, err);
         if (r == 0)
@@ -168,13 +172,24 @@ int launch_qemu(const struct launch *l, struct launched *ret, struct error *err)
         if (r < 0)
                 return r;
 
-        const struct proc_fd fds[] = {{supervisor_fd, QEMU_FD_SUPERVISOR}, {commands_fd, QEMU_FD_COMMANDS}};
+        _cleanup_strv_ struct strv resuming = {0};
+        _cleanup_close_ int devices_fd = -1;
+        if (resume) {
+                suspend_files_arguments(p, &l->argv, &resuming);
+                r = suspend_files_open(p, &devices_fd, err);
+                if (r < 0)
+                        return r;
+        }
+        const struct proc_fd fds[] = {{supervisor_fd, QEMU_FD_SUPERVISOR},
+                                      {commands_fd, QEMU_FD_COMMANDS},
+                                      {agent_fd, QEMU_FD_AGENT},
+                                      {devices_fd, QEMU_FD_DEVICES}};
         struct proc_spec spec = PROC_SPEC_INIT;
-        spec.argv = (const char *const *)l->argv.items;
+        spec.argv = (const char *const *)(resume ? resuming.items : l->argv.items);
         spec.stdout_fd = log;
         spec.stderr_fd = log;
         spec.fds = fds;
-        spec.n_fds = ELEMENTSOF(fds);
+        spec.n_fds = resume ? 4 : 3;
         spec.cwd = "/";
         spec.new_session = true; /* a signal to the supervisor's group does not reach the VM */
         spec.as_sibling = true;
@@ -222,11 +237,12 @@ void launch_remove_leftovers(const struct project *p, const char *uuid) {
         _cleanup_free_ char *runtime_dir = NULL;
         if (project_runtime_dir(p, uuid, false, &runtime_dir, NULL) < 0)
                 return;
-        static const char *const sockets[] = {QEMU_QMP_SUPERVISOR, QEMU_QMP_COMMANDS, SUPERVISOR_SOCKET};
+        static const char *const sockets[] = {QEMU_QMP_SUPERVISOR, QEMU_QMP_COMMANDS, QEMU_AGENT, SUPERVISOR_SOCKET};
         for (size_t i = 0; i < ELEMENTSOF(sockets); i++) {
                 _cleanup_free_ char *path = path_join(runtime_dir, sockets[i]);
                 fs_unlink(path, NULL);
         }
         fs_unlink(p->pid_path, NULL);
+        suspend_tidy(p);
         rmdir(runtime_dir);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <k3s-vm/agent.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
 #include <k3s-vm/host.h>
@@ -290,6 +291,9 @@ int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_ru
 
 /* So that a guest that has to boot after all finds everything it was told was written. Saving works without it. */
 static void sync_guest(const struct lifecycle *l, const struct state *s) {
+        _cleanup_free_ char *answer = NULL;
+        if (agent_is_there(s) && agent_ask(l->project, s, "sync", NULL, SYNC_TIMEOUT_MS, &answer, NULL) == 0)
+                return;
         struct remote_address address = ready_ssh_address(l->project, l->config);
         address.port = s->ssh_port;
         _cleanup_error_ struct error why = ERROR_INIT;

@@ -13,8 +13,7 @@
  * state hang on them, so they do not depend on which other devices there are. */
 enum slot { SLOT_NET = 2, SLOT_ROOT, SLOT_DATA, SLOT_PAYLOAD, SLOT_RNG, SLOT_BALLOON, SLOT_PVPANIC };
 
-/* @s with every comma doubled, as QEMU's option parsers want it; the caller frees. */
-static char *escape(const char *s) {
+char *qemu_escape(const char *s) {
         _cleanup_buf_ struct buf b = BUF_INIT(0);
         for (; *s; s++)
                 buf_append(&b, *s == ',' ? ",," : s, *s == ',' ? 2 : 1);
@@ -33,7 +32,9 @@ static void push_machine(const struct qemu_spec *spec, struct strv *v) {
         strv_push(v, "-machine");
         /* No disk or bus that nothing is attached to: firmware and kernel would look for what is on them. A core
          * dump would hold the guest's memory, with its secrets. */
-        strv_pushf(v, "%s,usb=off,vmport=off,sata=off,smbus=off,dump-guest-core=off", spec->machine);
+        strv_pushf(v, "%s,usb=off,vmport=off,sata=off,smbus=off,dump-guest-core=off,suppress-vmdesc=on", spec->machine);
+        /* A state of the devices alone has no description of itself, and QEMU must not look for one when it loads it. */
+        push2(v, "-global", "migration.send-configuration=off");
         strv_push(v, "-accel");
         if (spec->kvm)
                 strv_push(v, "kvm");
@@ -71,10 +72,13 @@ static void push_monitors(const struct qemu_spec *spec, struct strv *v) {
                 strv_push(v, "-mon");
                 strv_pushf(v, "chardev=%s,mode=control", monitors[i].id);
         }
-        _cleanup_free_ char *serial = escape(spec->project->serial_path);
+        _cleanup_free_ char *serial = qemu_escape(spec->project->serial_path);
         strv_push(v, "-chardev");
         strv_pushf(v, "file,id=serial0,path=%s,append=on", serial);
         push2(v, "-serial", "chardev:serial0");
+        strv_push(v, "-chardev");
+        strv_pushf(v, "socket,id=agent,fd=%d,server=on,wait=off", QEMU_FD_AGENT);
+        push2(v, "-serial", "chardev:agent");
 }
 
 static void push_boot(const struct qemu_spec *spec, struct strv *v) {
@@ -95,7 +99,7 @@ static void push_boot(const struct qemu_spec *spec, struct strv *v) {
 
 static void push_read_only_drive(struct strv *v, const char *node, const char *path, const char *serial, enum slot slot,
                                  const char *more) {
-        _cleanup_free_ char *escaped = escape(path);
+        _cleanup_free_ char *escaped = qemu_escape(path);
         strv_push(v, "-blockdev");
         strv_pushf(v, "driver=raw,node-name=%s,read-only=on,file.driver=file,file.filename=%s", node, escaped);
         strv_push(v, "-device");
@@ -110,7 +114,7 @@ static void push_drives(const struct qemu_spec *spec, struct strv *v) {
                 push_read_only_drive(v, "root", image, g->root_serial ? g->root_serial : "k3s-vm-root", SLOT_ROOT,
                                      g->boot_disk ? ",bootindex=1" : "");
         if (g->data_serial) {
-                _cleanup_free_ char *escaped = escape(spec->project->data_disk);
+                _cleanup_free_ char *escaped = qemu_escape(spec->project->data_disk);
                 strv_push(v, "-blockdev");
                 /* `discard` counts on both layers: the file's is what gives the room back. */
                 strv_pushf(v,
@@ -165,7 +169,7 @@ static void push_devices(struct strv *v) {
 
 static void push_credentials(const struct qemu_spec *spec, struct strv *v) {
         for (size_t i = 0; i < spec->n_credentials; i++) {
-                _cleanup_free_ char *path = escape(spec->credentials[i].path);
+                _cleanup_free_ char *path = qemu_escape(spec->credentials[i].path);
                 strv_push(v, "-fw_cfg");
                 strv_pushf(v, "name=opt/io.systemd.credentials/%s,file=%s", spec->credentials[i].name, path);
         }

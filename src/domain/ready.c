@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include <k3s-vm/agent.h>
 #include <k3s-vm/banner.h>
 #include <k3s-vm/clock_guest.h>
 #include <k3s-vm/fs.h>
@@ -15,6 +16,7 @@
 #define KVM_TIMEOUT_MS (180U * 1000)
 #define TCG_TIMEOUT_MS (600U * 1000)
 #define PROBE_INTERVAL_MS 250U
+#define LOGIN_TIMEOUT_MS 20000
 #define API_TIMEOUT_MS 10000U /* one answer of an API server that is busy starting under TCG */
 #define UNIT_CHECK_INTERVAL_MS 20000U
 #define UNIT_RESTARTS_MAX 5U
@@ -29,6 +31,7 @@ struct wait {
         struct kubeconfig *kubeconfig;
         struct kube *kube;
         uint64_t unit_checked_ms;
+        struct agent_request clock; /* the one to set it */
 };
 
 struct remote_address ready_ssh_address(const struct project *p, const struct config *c) {
@@ -133,11 +136,16 @@ static int wait_ssh(struct wait *w, struct error *err) {
         return 0;
 }
 
-static int wait_login(struct wait *w, struct error *err) {
+/* A resumed VM needs it only where something is wrong. */
+static int log_in(struct wait *w, struct error *err) {
         const struct remote_address address = ready_ssh_address(w->ready->project, w->ready->config);
+        return w->remote ? 0 : remote_connect(&address, LOGIN_TIMEOUT_MS, &w->remote, err);
+}
+
+static int wait_login(struct wait *w, struct error *err) {
         for (;;) {
                 _cleanup_error_ struct error last = ERROR_INIT;
-                int r = remote_connect(&address, 20000, &w->remote, &last);
+                int r = log_in(w, &last);
                 if (r == 0)
                         return 0;
                 if (r == -EKEYREJECTED || r == -EACCES)
@@ -159,7 +167,9 @@ static int read_kubeconfig(struct wait *w, struct error *err) {
                         .timeout_ms = 30000,
         };
         int status = 0;
-        int r = remote_exec(w->remote, &exec, &status, err);
+        int r = log_in(w, err);
+        if (r == 0)
+                r = remote_exec(w->remote, &exec, &status, err);
         if (r < 0)
                 return r;
         if (status != 0)
@@ -189,7 +199,7 @@ static int check_unit(struct wait *w, struct error *err) {
                         .command = "systemctl show -p NRestarts --value k3s", .ret_stdout = &out, .timeout_ms = 10000};
         int status = 0;
         uint64_t restarts = 0;
-        if (remote_exec(w->remote, &exec, &status, NULL) < 0)
+        if (log_in(w, NULL) < 0 || remote_exec(w->remote, &exec, &status, NULL) < 0)
                 return 0;
         while (out.len > 0 && out.data[out.len - 1] == '\n')
                 out.data[--out.len] = '\0';
@@ -279,12 +289,26 @@ static int wait_nodes(struct wait *w, struct error *err) {
         return 0;
 }
 
-/* What the guest calls now is when it was suspended. The supervisor sees to it if this does not succeed. */
-static void set_clock(struct wait *w) {
+/* What the guest calls now is when it was suspended. Where it has an agent, it is told before the API is asked anything,
+ * and asked at the end whether that worked: its answer takes as long as the API's. */
+static void begin_clock(struct wait *w) {
+        const struct clock_guest guest = {.project = w->ready->project, .state = w->ready->state};
+        if (agent_is_there(w->ready->state))
+                clock_guest_begin(&guest, &w->clock, NULL);
+}
+
+/* The supervisor sees to it if this does not succeed. */
+static int finish_clock(struct wait *w, struct error *err) {
         _cleanup_error_ struct error why = ERROR_INIT;
-        int64_t was_off_ms = 0;
-        if (clock_set_guest(w->remote, &was_off_ms, &why) < 0)
+        if (w->clock.fd >= 0 && clock_guest_finish(&w->clock, &why) == 0)
+                return 0;
+        int r = wait_login(w, err);
+        if (r < 0)
+                return r;
+        const struct clock_guest guest = {.remote = w->remote};
+        if (clock_guest_set(&guest, &why) < 0)
                 progress_debug(w->ready->progress, "the guest's clock: %s", why.message);
+        return 0;
 }
 
 /* The cluster is as it was, and so are its credentials: those that the project has are good, at this VM's port. */
@@ -299,39 +323,41 @@ static void keep_known_kubeconfig(struct wait *w) {
         w->kubeconfig = TAKE_PTR(k);
 }
 
-/* Resumed: a second, not a boot. */
+/* Resumed: a moment, not a boot. */
 static int wait_resumed(struct wait *w, struct error *err) {
         begin_phase(w, "resume", "resuming the VM");
-        int r = wait_login(w, err);
-        if (r < 0)
-                return r;
-        set_clock(w);
-        end_phase(w, "resume", "the VM goes on where it was");
+        begin_clock(w);
         if (w->ready->state->payload_name)
                 keep_known_kubeconfig(w);
-        return 0;
+        int r = w->kube ? 0 : finish_clock(w, err);
+        if (r == 0)
+                end_phase(w, "resume", "the VM goes on where it was");
+        return r;
 }
 
 int ready_wait(const struct ready *ready, struct error *err) {
         bool kvm = str_eq(ready->state->accel, "kvm");
         unsigned limit = ready->timeout_ms ? ready->timeout_ms : kvm ? KVM_TIMEOUT_MS : TCG_TIMEOUT_MS;
         uint64_t now = now_ms();
-        struct wait w = {.ready = ready, .begin_ms = now, .deadline_ms = now + limit, .unit_checked_ms = now};
+        struct wait w = {.ready = ready, .begin_ms = now, .deadline_ms = now + limit, .unit_checked_ms = now, .clock = AGENT_REQUEST_INIT};
         bool payload = ready->state->payload_name != NULL;
 
         int r = ready->resumed ? wait_resumed(&w, err) : wait_ssh(&w, err);
-        if (r == 0 && payload && !w.remote)
-                r = wait_login(&w, err);
         bool known = w.kube != NULL;
+        if (r == 0 && payload && !known && !w.remote)
+                r = wait_login(&w, err);
         if (r == 0 && payload)
                 r = wait_api(&w, err);
         if (r == 0 && payload)
                 r = known && w.kube ? write_kubeconfig(&w, err) : keep_kubeconfig(&w, err);
         if (r == 0 && payload)
                 r = wait_nodes(&w, err);
+        if (r == 0 && ready->resumed && known)
+                r = finish_clock(&w, err);
         progress_end(ready->progress, w.phase, 0, NULL);
         kube_free(w.kube);
         kubeconfig_free(w.kubeconfig);
         remote_free(w.remote);
+        agent_request_clear(&w.clock);
         return r;
 }

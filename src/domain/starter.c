@@ -20,7 +20,7 @@
 #define ANSWER_TIMEOUT_MS 30000 /* starting a program from a slow disk */
 #define CONNECT_TIMEOUT_MS 1000
 
-enum order { ORDER_LAUNCH = 'l', ORDER_CONNECT = 'c', ORDER_SET_CLOCK = 't' };
+enum order { ORDER_LAUNCH = 'l', ORDER_RESUME = 'r', ORDER_CONNECT = 'c', ORDER_SET_CLOCK = 't' };
 
 /* The helper's side. */
 
@@ -50,9 +50,9 @@ static void carry_out(enum order order, const struct launch *l, struct process *
         _cleanup_json_ struct json *answer = json_new_object();
         _cleanup_close_ int fd = -1;
         int r;
-        if (order == ORDER_LAUNCH) {
+        if (order == ORDER_LAUNCH || order == ORDER_RESUME) {
                 struct launched launched = {0};
-                r = launch_qemu(l, &launched, &err);
+                r = launch_qemu(l, order == ORDER_RESUME, &launched, &err);
                 if (r == 0) {
                         fd = launched.qmp_fd;
                         json_set_number(answer, "pid", launched.pid);
@@ -139,9 +139,9 @@ static int give_order(const struct starter *s, enum order order, struct json **r
         return 0;
 }
 
-int starter_launch(const struct starter *s, struct launched *ret, struct error *err) {
+int starter_launch(const struct starter *s, bool resume, struct launched *ret, struct error *err) {
         _cleanup_json_ struct json *answer = NULL;
-        int fd = -1, r = give_order(s, ORDER_LAUNCH, &answer, &fd, err);
+        int fd = -1, r = give_order(s, resume ? ORDER_RESUME : ORDER_LAUNCH, &answer, &fd, err);
         if (r == 0)
                 *ret = (struct launched){.pid = (pid_t)json_u64_or(json_get(answer, "pid"), 0),
                                          .qmp_fd = fd,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The supervisor's helper: a process of its own that is forked before the supervisor confines itself and that does the
- * three things the supervisor then cannot do any more. It sleeps until it is given one of its orders. No order has an
+ * few things the supervisor then cannot do any more. It sleeps until it is given one of its orders. No order has an
  * argument, so all that a supervisor gone astray can have it do is what it does for a healthy one. It ends when the
  * supervisor does, whatever way that ends.
  */
@@ -23,7 +23,7 @@ int starter_new(const struct launch *l, const int *close_fds, struct starter *re
 void starter_end(struct starter *s);
 
 /* launch_qemu(), from afar: QEMU is a child of this process. */
-int starter_launch(const struct starter *s, struct launched *ret, struct error *err);
+int starter_launch(const struct starter *s, bool resume, struct launched *ret, struct error *err);
 /* A new connection to the supervisor's monitor, not yet greeted. */
 int starter_connect(const struct starter *s, int *ret_qmp_fd, struct error *err);
 /* Has the guest's clock set, which goes on after this returns and says in events.jsonl how it went. */

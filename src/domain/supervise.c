@@ -37,6 +37,7 @@ static void supervisor_clear(struct supervisor *v) {
         free(v->shutdown_reason);
         free(v->last_event);
         free(v->not_resumed);
+        suspended_clear(&v->state);
         starter_end(&v->starter);
         launch_clear(&v->launch);
 }
@@ -298,5 +299,6 @@ int supervisor_main(void) {
         }
         report_running(&v);
         int r = loop_run(v.loop, &err);
+        supervise_suspend_end(&v);
         return r < 0 ? ERR_FAILED : r;
 }

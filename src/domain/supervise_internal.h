@@ -6,6 +6,7 @@
 #pragma once
 
 #include <k3s-vm/loop.h>
+#include <k3s-vm/suspend.h>
 
 #include "clock.h"
 #include "control.h"
@@ -45,6 +46,7 @@ struct supervisor {
         size_t n_restarts;
         unsigned restarts_total;
         bool restart_planned;
+        struct suspended state; /* the one to go on from, or the one that was saved; no tag: none */
         bool resumed;      /* this QEMU went on from a saved state */
         char *not_resumed; /* why not, where there was one; NULL */
         char *last_event;
@@ -69,9 +71,16 @@ int supervise_suspend_begin(struct supervisor *v, struct error *err);
 struct json *supervise_suspend(struct supervisor *v, struct error *err);
 /* Lets a guest run on whose state was about to be saved by a supervisor that is gone. */
 struct json *supervise_unsuspend(struct supervisor *v, struct error *err);
-/* For a QEMU that was just started. 1: the guest runs on from the saved state. 0: it is to boot; v->not_resumed says
- * why if there was a state. -EAGAIN: the same, but by a QEMU of its own. The state is used up in every case. */
+/* Before QEMU is started: v->state is the state to go on from. One that is of no use is dropped, and v->not_resumed says
+ * why. */
+int supervise_resume_prepare(struct supervisor *v, struct error *err);
+/* For a QEMU that was just started. 1: the guest runs on from the saved state. 0: it is to boot. -EAGAIN: the same, but
+ * by a QEMU of its own. The state is used up in every case. */
 int supervise_resume(struct supervisor *v, struct error *err);
+/* Drops the state to go on from, because of @why. */
+int supervise_resume_failed(struct supervisor *v, const struct error *why, struct error *err);
+/* QEMU is gone and the supervisor about to be: what was saved is written out, while others may use it already. */
+void supervise_suspend_end(struct supervisor *v);
 /* Once the guest runs: arms the timers. */
 void supervise_suspend_started(struct supervisor *v);
 

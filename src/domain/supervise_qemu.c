@@ -19,6 +19,7 @@
 #define RESUME_FREE_BYTES (64U * 1024 * 1024)
 #define RESTARTS_WINDOW_MS (10U * 60 * 1000)
 #define RESTART_FIRST_MS 1000 /* doubled with every restart in the window */
+#define REBOOT_MS 1 /* of a guest that was resumed: its firmware is another QEMU's */
 #define MONITOR_FIRST_MS 1000 /* after it was lost; doubled up to HOUSEKEEPING_MS */
 #define MONITOR_TIMEOUT_MS 1000
 
@@ -195,9 +196,9 @@ static int on_monitor_timer(struct loop *loop, void *userdata) {
 }
 
 /* QEMU by way of the starter, its monitor connected. */
-static int launch(struct supervisor *v, struct error *err) {
+static int launch(struct supervisor *v, bool resume, struct error *err) {
         struct launched launched = {.qmp_fd = -1};
-        int r = starter_launch(&v->starter, &launched, err);
+        int r = starter_launch(&v->starter, resume, &launched, err);
         if (r < 0)
                 return r;
         /* Our own child: its number is not given away before we have waited for it. */
@@ -210,8 +211,8 @@ static int launch(struct supervisor *v, struct error *err) {
         return launch_handshake(&v->launch, &v->qemu, launched.qmp_fd, launched.log_start, &v->qmp, err);
 }
 
-static int launch_and_watch(struct supervisor *v, struct error *err) {
-        int r = launch(v, err);
+static int launch_and_watch(struct supervisor *v, bool resume, struct error *err) {
+        int r = launch(v, resume, err);
         if (r < 0) {
                 process_close(&v->qemu);
                 return r;
@@ -233,13 +234,28 @@ static void abandon(struct supervisor *v) {
         launch_remove_leftovers(v->project, v->launch.uuid);
 }
 
+/* A QEMU for the state that there is to go on from, if there is one and a QEMU can be had for it. */
+static int launch_for_state(struct supervisor *v, struct error *err) {
+        int r = supervise_resume_prepare(v, err);
+        if (r < 0)
+                return r;
+        if (!v->state.tag || v->state.kind == SUSPENDED_IN_DISK)
+                return launch_and_watch(v, false, err);
+        _cleanup_error_ struct error why = ERROR_INIT;
+        if (launch_and_watch(v, true, &why) == 0)
+                return 0;
+        abandon(v);
+        r = supervise_resume_failed(v, &why, err);
+        return r < 0 ? r : launch_and_watch(v, false, err);
+}
+
 int supervise_qemu_start(struct supervisor *v, struct error *err) {
-        int r = launch_and_watch(v, err);
+        int r = launch_for_state(v, err);
         if (r == 0)
                 r = supervise_resume(v, err);
         if (r == -EAGAIN) {
                 abandon(v);
-                r = launch_and_watch(v, err);
+                r = launch_and_watch(v, false, err);
         }
         if (r == 0)
                 r = let_run(v, err);
@@ -293,7 +309,7 @@ static bool wanted_down(struct supervisor *v) {
 
 /* Whether it may be started again; arms the timer then. */
 static bool plan_restart(struct supervisor *v, enum vm_exit_kind kind, bool *ret_stays_down) {
-        if (kind != VM_EXIT_CRASH && kind != VM_EXIT_PANIC)
+        if (kind != VM_EXIT_CRASH && kind != VM_EXIT_PANIC && kind != VM_EXIT_REBOOT)
                 return false;
         _cleanup_close_ int lock = -1;
         if (fs_lock(v->project->lock_path, 0, &lock, NULL) < 0)
@@ -301,6 +317,11 @@ static bool plan_restart(struct supervisor *v, enum vm_exit_kind kind, bool *ret
         _cleanup_state_ struct state *s = state_to_restart(v);
         if (!s)
                 return false;
+        if (kind == VM_EXIT_REBOOT) {
+                v->restart_planned = true;
+                loop_arm(v->restart_timer, REBOOT_MS, 0);
+                return true;
+        }
         uint64_t now = now_ms();
         unsigned delay_ms = RESTART_FIRST_MS;
         size_t recent = 0;

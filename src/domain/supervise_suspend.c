@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/supervisor.h>
 #include <k3s-vm/suspend.h>
 
 #include "supervise_internal.h"
@@ -46,14 +47,14 @@ static int query_status(struct supervisor *v, struct json **ret, struct error *e
         return qmp_call(v->qmp, "query-status", NULL, QMP_TIMEOUT_MS, ret, err);
 }
 
-/* As large as the state can get: what the guest has touched of its memory. */
+/* As large as the state can get: what the guest has touched of its memory, or since it was resumed. */
 static int check_room(const struct supervisor *v, struct error *err) {
-        uint64_t resident_kib = 0, pss_kib = 0, room = 0;
+        uint64_t memory_kib = 0, room = 0;
         int r = fs_free_bytes(v->project->vm_dir, &room, err);
         if (r < 0)
                 return r;
-        proc_memory_kib(v->pid, &resident_kib, &pss_kib);
-        uint64_t need = resident_kib * 1024 + HEADROOM_BYTES;
+        proc_anonymous_kib(v->pid, &memory_kib);
+        uint64_t need = memory_kib * 1024 + HEADROOM_BYTES;
         if (room >= need)
                 return 0;
         _cleanup_free_ char *have = str_bytes(room), *want = str_bytes(need);
@@ -73,9 +74,9 @@ struct json *supervise_suspend(struct supervisor *v, struct error *err) {
                 r = check_room(v, err);
         if (r == 0 && runs)
                 r = qmp_call(v->qmp, "stop", NULL, QMP_TIMEOUT_MS, NULL, err);
-        uint64_t bytes = 0, begin = now_ms();
+        uint64_t begin = now_ms();
         if (r == 0) {
-                r = suspend_save(v->project, v->qmp, &v->launch.argv, &bytes, err);
+                r = suspend_save(v->project, v->qmp, v->pid, &v->launch.argv, &v->state, err);
                 /* A state that may still be taken for a good one must not be left behind. */
                 if (r < 0 && !suspend_exists(v->project))
                         qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, NULL);
@@ -85,7 +86,7 @@ struct json *supervise_suspend(struct supervisor *v, struct error *err) {
                 return NULL;
         }
         struct json *saved = json_new_object();
-        json_set_number(saved, "bytes", (double)bytes);
+        json_set_number(saved, "bytes", (double)v->state.bytes);
         json_set_number(saved, "save_ms", (double)(now_ms() - begin));
         supervise_note(v, "suspended", json_copy(saved));
         qmp_call(v->qmp, "quit", NULL, QMP_TIMEOUT_MS, NULL, NULL);
@@ -107,27 +108,61 @@ struct json *supervise_unsuspend(struct supervisor *v, struct error *err) {
         return r < 0 ? NULL : json_new_object();
 }
 
-int supervise_resume(struct supervisor *v, struct error *err) {
+int supervise_resume_failed(struct supervisor *v, const struct error *why, struct error *err) {
+        v->not_resumed = xstrdup(why->message);
+        supervise_note_text(v, "not-resumed", "why", why->message);
+        suspended_clear(&v->state);
+        /* Before anything runs that changes the disk. */
+        return suspend_forget(v->project, err);
+}
+
+int supervise_resume_prepare(struct supervisor *v, struct error *err) {
         free(v->not_resumed);
         v->not_resumed = NULL;
         v->resumed = false;
-        if (!suspend_exists(v->project))
+        suspended_clear(&v->state);
+        _cleanup_error_ struct error why = ERROR_INIT;
+        if (!suspend_exists(v->project)) {
+                suspend_tidy(v->project);
+                return 0;
+        }
+        return suspend_check(v->project, &v->state, &why) == 0 ? 0 : supervise_resume_failed(v, &why, err);
+}
+
+int supervise_resume(struct supervisor *v, struct error *err) {
+        if (!v->state.tag)
                 return 0;
         _cleanup_error_ struct error why = ERROR_INIT;
+        bool in_disk = v->state.kind == SUSPENDED_IN_DISK;
         uint64_t begin = now_ms();
-        int r = suspend_resume(v->project, v->qmp, &v->launch.argv, &why);
+        int r = suspend_resume(v->project, v->qmp, &v->state, &v->launch.argv, &why);
         if (r == 0)
                 r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, &why);
-        if (r == 0) {
-                v->resumed = true;
-                struct json *fields = json_new_object();
-                json_set_number(fields, "load_ms", (double)(now_ms() - begin));
-                supervise_note(v, "resumed", fields);
-                return 1;
+        if (r < 0) {
+                int forgotten = supervise_resume_failed(v, &why, err);
+                return forgotten < 0 ? forgotten : r == -ESTALE && in_disk ? 0 : -EAGAIN;
         }
-        v->not_resumed = xstrdup(why.message);
-        supervise_note_text(v, "not-resumed", "why", why.message);
-        /* Before anything runs that changes the disk. */
-        int forgotten = suspend_forget(v->project, err);
-        return forgotten < 0 ? forgotten : r == -ESTALE ? 0 : -EAGAIN;
+        suspended_clear(&v->state);
+        v->resumed = true;
+        struct json *fields = json_new_object();
+        json_set_number(fields, "load_ms", (double)(now_ms() - begin));
+        supervise_note(v, "resumed", fields);
+        return 1;
+}
+
+void supervise_suspend_end(struct supervisor *v) {
+        if (!v->state.tag || v->qemu.pidfd >= 0)
+                return;
+        control_free(v->control);
+        v->control = NULL;
+        closep_(&v->lock_fd);
+        v->lock_fd = -1;
+        uint64_t begin = now_ms();
+        _cleanup_error_ struct error err = ERROR_INIT;
+        struct json *fields = json_new_object();
+        if (suspend_sync(v->project, &v->state, &err) < 0)
+                json_set_string(fields, "why", err.message);
+        else
+                json_set_number(fields, "sync_ms", (double)(now_ms() - begin));
+        events_append(v->project, err.message ? "state-not-written-out" : "state-written-out", fields);
 }

@@ -6,19 +6,21 @@
 
 #include <k3s-vm/fs.h>
 #include <k3s-vm/json.h>
-#include <k3s-vm/suspend.h>
+#include <k3s-vm/supervisor.h>
+
+#include "suspend_internal.h"
 
 #define SUSPEND_SCHEMA 1
 #define SUSPEND_MAX_BYTES (256U * 1024)
-#define TAG_PREFIX "k3s-vm-suspend-"
-#define QMP_TIMEOUT_MS 5000
-#define JOB_TIMEOUT_MS (10U * 60 * 1000) /* gigabytes on a slow disk */
-#define DATA_NODE "data"                 /* qemu.c */
-#define SNAPSHOTS_MAX 16
+#define NOT_SYNCED "\"synced\": 0"
+
+static const char *const kinds[] = {[SUSPENDED_IN_FILES] = "files", [SUSPENDED_IN_DISK] = "disk"};
 
 void suspended_clear(struct suspended *s) {
         free(s->tag);
+        free(s->boot_id);
         strv_free(&s->machine);
+        strv_free(&s->files);
         *s = (struct suspended){0};
 }
 
@@ -29,6 +31,21 @@ static char *suspend_path(const struct project *p) {
 bool suspend_exists(const struct project *p) {
         _cleanup_free_ char *path = suspend_path(p);
         return fs_exists(path);
+}
+
+static void read_lines(const struct json *list, struct strv *ret) {
+        for (const struct json *line = json_first(list); line; line = json_next(line))
+                if (json_string(line))
+                        strv_push(ret, json_string(line));
+}
+
+static bool read_kind(const struct json *j, enum suspended_kind *ret) {
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
+                if (str_eq(json_string(json_get(j, "kind")), kinds[i])) {
+                        *ret = (enum suspended_kind)i;
+                        return true;
+                }
+        return false;
 }
 
 int suspend_load(const struct project *p, struct suspended *ret, struct error *err) {
@@ -42,32 +59,44 @@ int suspend_load(const struct project *p, struct suspended *ret, struct error *e
                         .tag = xstrdup(json_string(json_get(j, "tag"))),
                         .time_ms = json_u64_or(json_get(j, "time"), 0),
                         .bytes = json_u64_or(json_get(j, "bytes"), 0),
+                        .boot_id = xstrdup(json_string(json_get(j, "boot_id"))),
+                        .synced = json_u64_or(json_get(j, "synced"), 0) == 1,
         };
-        for (const struct json *line = json_first(json_get(j, "machine")); line; line = json_next(line))
-                if (json_string(line))
-                        strv_push(&s.machine, json_string(line));
-        bool known = json_u64_or(json_get(j, "schema"), 0) == SUSPEND_SCHEMA;
-        if (r < 0 || !known || !s.tag || !str_starts(s.tag, TAG_PREFIX) || s.machine.len == 0)
+        read_lines(json_get(j, "machine"), &s.machine);
+        read_lines(json_get(j, "files"), &s.files);
+        bool known = json_u64_or(json_get(j, "schema"), 0) == SUSPEND_SCHEMA && read_kind(j, &s.kind);
+        if (r < 0 || !known || !s.tag || !str_starts(s.tag, SUSPEND_TAG) || s.machine.len == 0 ||
+            (s.kind == SUSPENDED_IN_FILES && s.files.len == 0))
                 return err_set(err, ERR_FAILED, EUCLEAN, "%s is damaged", path);
         *ret = s;
         s = (struct suspended){0};
         return 0;
 }
 
-static int suspend_write(const struct project *p, const struct suspended *s, struct error *err) {
+static void set_lines(struct json *j, const char *key, const struct strv *lines) {
+        struct json *list = json_set_array(j, key);
+        for (size_t i = 0; i < lines->len; i++)
+                json_append_string(list, lines->items[i]);
+}
+
+static int write_record(const struct project *p, const struct suspended *s, struct error *err) {
         _cleanup_json_ struct json *j = json_new_object();
         json_set_number(j, "schema", SUSPEND_SCHEMA);
+        json_set_string(j, "kind", kinds[s->kind]);
         json_set_string(j, "tag", s->tag);
         json_set_number(j, "time", (double)s->time_ms);
         json_set_number(j, "bytes", (double)s->bytes);
-        struct json *machine = json_set_array(j, "machine");
-        for (size_t i = 0; i < s->machine.len; i++)
-                json_append_string(machine, s->machine.items[i]);
+        json_set_string(j, "boot_id", s->boot_id);
+        json_set_number(j, "synced", s->kind == SUSPENDED_IN_DISK);
+        set_lines(j, "machine", &s->machine);
+        set_lines(j, "files", &s->files);
         _cleanup_free_ char *text = json_print(j, true), *path = suspend_path(p);
-        return fs_write_atomic(path, text, strlen(text), 0600, err);
+        /* Files that are not on the disk yet are good for as long as this machine runs: so may their record be. */
+        return s->kind == SUSPENDED_IN_DISK ? fs_write_atomic(path, text, strlen(text), 0600, err)
+                                            : fs_write_cache(path, text, strlen(text), 0600, err);
 }
 
-int suspend_forget(const struct project *p, struct error *err) {
+static int remove_record(const struct project *p, struct error *err) {
         _cleanup_free_ char *path = suspend_path(p);
         if (unlink(path) < 0)
                 return errno == ENOENT ? 0 : err_errno(err, errno, "cannot remove %s", path);
@@ -77,10 +106,26 @@ int suspend_forget(const struct project *p, struct error *err) {
         return 0;
 }
 
+int suspend_forget(const struct project *p, struct error *err) {
+        int r = remove_record(p, err);
+        if (r == 0)
+                suspend_files_remove(p, true);
+        return r;
+}
+
+void suspend_tidy(const struct project *p) {
+        if (!suspend_exists(p))
+                suspend_files_remove(p, true);
+}
+
+int suspend_sweep(const struct project *p, struct qmp *q, struct error *err) {
+        return suspend_exists(p) ? 0 : suspend_disk_sweep(q, err);
+}
+
 /* What a machine of this QEMU with this command line is. */
 static int ask_machine(struct qmp *q, const struct strv *argv, struct strv *ret, struct error *err) {
         _cleanup_json_ struct json *version = NULL;
-        int r = qmp_call(q, "query-version", NULL, QMP_TIMEOUT_MS, &version, err);
+        int r = qmp_call(q, "query-version", NULL, SUSPEND_QMP_TIMEOUT_MS, &version, err);
         if (r < 0)
                 return r;
         const struct json *number = json_get(version, "qemu");
@@ -92,101 +137,121 @@ static int ask_machine(struct qmp *q, const struct strv *argv, struct strv *ret,
         return 0;
 }
 
-/* One of the snapshot-* jobs. Only the VM's own disk takes part: the others are read-only. */
-static int run_job(struct qmp *q, const char *command, const char *tag, struct error *err) {
-        struct json *arguments = json_new_object();
-        json_set_string(arguments, "tag", tag);
-        if (!str_eq(command, "snapshot-delete"))
-                json_set_string(arguments, "vmstate", DATA_NODE);
-        json_append_string(json_set_array(arguments, "devices"), DATA_NODE);
-        return qmp_job(q, command, arguments, JOB_TIMEOUT_MS, err);
-}
-
-/* The snapshots in the VM's disk, by a look at QEMU's block nodes; borrowed from @nodes, NULL: there are none. */
-static const struct json *snapshots(const struct json *nodes) {
-        for (const struct json *n = json_first(nodes); n; n = json_next(n))
-                if (str_eq(json_string(json_get(n, "node-name")), DATA_NODE))
-                        return json_get(n, "image", "snapshots");
-        return NULL;
-}
-
-static int ask_nodes(struct qmp *q, struct json **ret, struct error *err) {
-        struct json *arguments = json_new_object();
-        json_set_bool(arguments, "flat", true);
-        return qmp_call(q, "query-named-block-nodes", arguments, QMP_TIMEOUT_MS, ret, err);
-}
-
-/* The snapshot named @tag, or NULL. */
-static const struct json *find_snapshot(const struct json *nodes, const char *tag) {
-        for (const struct json *s = json_first(snapshots(nodes)); s; s = json_next(s))
-                if (str_eq(json_string(json_get(s, "name")), tag))
-                        return s;
-        return NULL;
-}
-
-int suspend_sweep(const struct project *p, struct qmp *q, struct error *err) {
-        _cleanup_json_ struct json *nodes = NULL;
-        int r = suspend_exists(p) ? 0 : ask_nodes(q, &nodes, err);
-        for (const struct json *s = json_first(snapshots(nodes)); r == 0 && s; s = json_next(s)) {
-                const char *name = json_string_or(json_get(s, "name"), "");
-                if (str_starts(name, TAG_PREFIX))
-                        r = run_job(q, "snapshot-delete", name, err);
-        }
-        return r;
-}
-
-int suspend_save(const struct project *p, struct qmp *q, const struct strv *argv, uint64_t *ret_bytes,
-                 struct error *err) {
-        uint64_t now = wall_ms();
-        _cleanup_suspended_ struct suspended s = {.time_ms = now};
-        s.tag = xasprintf(TAG_PREFIX "%llu", (unsigned long long)now);
-        _cleanup_json_ struct json *nodes = NULL;
-        int r = suspend_sweep(p, q, err);
-        if (r == 0)
-                r = ask_machine(q, argv, &s.machine, err);
-        if (r == 0)
-                r = run_job(q, "snapshot-save", s.tag, err);
-        if (r == 0)
-                r = ask_nodes(q, &nodes, err);
-        if (r == 0) {
-                s.bytes = json_u64_or(json_get(find_snapshot(nodes, s.tag), "vm-state-size"), 0);
-                r = suspend_write(p, &s, err);
-        }
-        if (r < 0) {
-                suspend_forget(p, NULL);
-                suspend_sweep(p, q, NULL);
+static int save_files(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv, struct suspended *s,
+                      struct error *err) {
+        int r = suspend_files_save(p, q, pid, argv, &s->bytes, err);
+        if (r < 0)
                 return r;
-        }
-        *ret_bytes = s.bytes;
+        s->kind = SUSPENDED_IN_FILES;
+        s->boot_id = proc_boot_id();
+        suspend_files_identify(p, &s->files);
         return 0;
 }
 
-/* Whether the state is this machine's and in this disk; -ESTALE. */
-static int check_fits(struct qmp *q, const struct suspended *s, const struct strv *argv, struct error *err) {
-        _cleanup_strv_ struct strv machine = {0};
-        _cleanup_json_ struct json *nodes = NULL;
-        int r = ask_machine(q, argv, &machine, err);
+static int save_in_disk(const struct project *p, struct qmp *q, struct suspended *s, struct error *err) {
+        int r = suspend_sweep(p, q, err);
         if (r == 0)
-                r = ask_nodes(q, &nodes, err);
+                r = suspend_disk_save(q, s->tag, &s->bytes, err);
+        s->kind = SUSPENDED_IN_DISK;
+        return r;
+}
+
+int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv, struct suspended *ret,
+                 struct error *err) {
+        uint64_t now = wall_ms();
+        _cleanup_suspended_ struct suspended s = {.time_ms = now};
+        s.tag = xasprintf(SUSPEND_TAG "%llu", (unsigned long long)now);
+        int r = ask_machine(q, argv, &s.machine, err);
+        if (r < 0)
+                return r;
+        _cleanup_error_ struct error why = ERROR_INIT;
+        r = save_files(p, q, pid, argv, &s, &why);
+        if (r == -ENOSPC)
+                err_move(err, &why); /* nor would there be room in the disk */
+        else if (r < 0) {
+                struct json *fields = json_new_object();
+                json_set_string(fields, "why", why.message);
+                events_append(p, "suspends-into-disk", fields);
+                r = save_in_disk(p, q, &s, err);
+        }
+        if (r == 0)
+                r = write_record(p, &s, err);
+        if (r < 0) {
+                remove_record(p, NULL);
+                if (s.kind == SUSPENDED_IN_DISK)
+                        suspend_sweep(p, q, NULL);
+                return r;
+        }
+        *ret = s;
+        s = (struct suspended){0};
+        return 0;
+}
+
+/* Marks the record as good after a reboot of this machine, too: in place, so that one that was used up meanwhile does
+ * not come back. */
+static int mark_synced(const struct project *p, const char *tag, struct error *err) {
+        _cleanup_free_ char *path = suspend_path(p);
+        _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", path);
+        char *text = xcalloc(1, SUSPEND_MAX_BYTES + 1);
+        _cleanup_free_ char *owned = text;
+        ssize_t n = pread(fd, text, SUSPEND_MAX_BYTES, 0);
+        const char *at = n > 0 && strstr(text, tag) ? strstr(text, NOT_SYNCED) : NULL;
+        if (!at)
+                return 0;
+        _cleanup_close_ int dir = open(p->vm_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        off_t offset = (off_t)(at - text) + (off_t)strlen(NOT_SYNCED) - 1;
+        if (fsync(fd) < 0 || dir < 0 || fsync(dir) < 0 || pwrite(fd, "1", 1, offset) != 1 || fsync(fd) < 0)
+                return err_errno(err, errno, "cannot write out %s", path);
+        return 0;
+}
+
+int suspend_sync(const struct project *p, const struct suspended *s, struct error *err) {
+        if (s->kind == SUSPENDED_IN_DISK)
+                return 0;
+        int r = suspend_files_sync(p, err);
+        return r < 0 ? r : mark_synced(p, s->tag, err);
+}
+
+static bool same_lines(const struct strv *a, const struct strv *b) {
+        bool same = a->len == b->len;
+        for (size_t i = 0; same && i < a->len; i++)
+                same = str_eq(a->items[i], b->items[i]);
+        return same;
+}
+
+int suspend_check(const struct project *p, struct suspended *ret, struct error *err) {
+        _cleanup_suspended_ struct suspended s = {0};
+        int r = suspend_load(p, &s, err);
+        if (r < 0)
+                return err_set(err, ERR_FAILED, ESTALE, "suspend.json is damaged");
+        _cleanup_strv_ struct strv files = {0};
+        _cleanup_free_ char *boot_id = proc_boot_id();
+        if (s.kind == SUSPENDED_IN_FILES)
+                suspend_files_identify(p, &files);
+        if (!s.synced && s.kind == SUSPENDED_IN_FILES && !str_eq(s.boot_id, boot_id))
+                return err_set(err, ERR_FAILED, ESTALE, "this machine went down before the state was on its disk");
+        if (!same_lines(&s.files, &files))
+                return err_set(err, ERR_FAILED, ESTALE, "the VM's disk or the state's files were changed");
+        *ret = s;
+        s = (struct suspended){0};
+        return 0;
+}
+
+int suspend_resume(const struct project *p, struct qmp *q, const struct suspended *s, const struct strv *argv,
+                   struct error *err) {
+        _cleanup_strv_ struct strv machine = {0};
+        int r = ask_machine(q, argv, &machine, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *difference = suspend_difference(&s->machine, &machine);
         if (difference)
                 return err_set(err, ERR_FAILED, ESTALE, "%s", difference);
-        if (!find_snapshot(nodes, s->tag))
-                return err_set(err, ERR_FAILED, ESTALE, "the disk has no such state in it");
-        return 0;
-}
-
-int suspend_resume(const struct project *p, struct qmp *q, const struct strv *argv, struct error *err) {
-        _cleanup_suspended_ struct suspended s = {0};
-        int r = suspend_load(p, &s, err);
-        if (r < 0)
-                return err_set(err, ERR_FAILED, ESTALE, "suspend.json is damaged");
-        r = check_fits(q, &s, argv, err);
+        r = s->kind == SUSPENDED_IN_FILES ? suspend_files_load(q, err) : suspend_disk_load(q, s->tag, err);
         if (r == 0)
-                r = run_job(q, "snapshot-load", s.tag, err);
+                r = remove_record(p, err);
         if (r == 0)
-                r = suspend_forget(p, err);
+                suspend_files_remove(p, s->kind == SUSPENDED_IN_DISK);
         return r;
 }

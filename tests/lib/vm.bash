@@ -5,7 +5,7 @@
 # The tiny guest, built once for all files of a run.
 tiny_guest() {
   local folder=${K3S_VM_TEST_CACHE:-${HOME}/.cache}/k3s-vm-tests key
-  key=$(cat "$ROOT"/tests/vm/tiny/* 2>/dev/null | sha256sum | cut -c1-16)
+  key=$(cat "$ROOT"/tests/vm/tiny/* "$ROOT"/src/guest/debian/rootfs/usr/lib/k3s-vm/agent 2>/dev/null | sha256sum | cut -c1-16)
   TINY_GUEST=$folder/tiny-$key
   export TINY_GUEST
   [ -e "$TINY_GUEST/guest.json" ] && return

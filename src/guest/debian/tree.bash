@@ -143,7 +143,8 @@ make_guest_json() {
 		  "root": { "image": "root.img", "serial": "k3s-vm-root" },
 		  "data": { "serial": "k3s-vm-data", "mount": "/var" },
 		  "provision": "credentials",
-		  "payload": { "attach": "k3s-vm-payload" }
+		  "payload": { "attach": "k3s-vm-payload" },
+		  "agent": true
 		}
 	END
 }

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* A state in two files beside the VM's disk: the guest's memory (suspend_memory.c), and its devices, which QEMU itself
+ * writes and reads. That is some hundred kilobytes, so a save or a resume takes as long as its pages do. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <k3s-vm/fs.h>
+#include <k3s-vm/qemu.h>
+
+#include "suspend_internal.h"
+
+#define LOAD_TIMEOUT_MS 60000
+#define LOAD_LOOK_MS 2
+
+static char *memory_path(const struct project *p) {
+        return path_join(p->vm_dir, "suspend.memory");
+}
+
+static char *devices_path(const struct project *p) {
+        return path_join(p->vm_dir, "suspend.devices");
+}
+
+/* The value of "-m", in bytes; 0: there is none. */
+static uint64_t memory_bytes(const struct strv *argv) {
+        uint64_t mib = 0;
+        for (size_t i = 1; i + 1 < argv->len; i++)
+                if (str_eq(argv->items[i], "-m") && str_to_u64(argv->items[i + 1], 1, UINT32_MAX, &mib) == 0)
+                        break;
+        return mib << 20;
+}
+
+/* Where QEMU has the guest's memory: "Host virtual address for 0x0 (pc.ram) is 0x7f8dc3e00000". */
+static int find_memory(struct qmp *q, uint64_t *ret, struct error *err) {
+        _cleanup_free_ char *answer = NULL;
+        int r = qmp_human(q, "gpa2hva 0", SUSPEND_QMP_TIMEOUT_MS, &answer, err);
+        if (r < 0)
+                return r;
+        const char *is = strstr(answer, " is 0x");
+        char *end = NULL;
+        *ret = is ? strtoull(is + strlen(" is 0x"), &end, 16) : 0;
+        if (*ret == 0)
+                return err_set(err, ERR_FAILED, ENOTSUP, "QEMU does not say where the guest's memory is");
+        return 0;
+}
+
+static int save_devices(const char *path, struct qmp *q, struct error *err) {
+        struct json *arguments = json_new_object();
+        json_set_string(arguments, "filename", path);
+        json_set_bool(arguments, "live", false); /* the disk stays this QEMU's: should something fail, its guest goes on */
+        return qmp_call(q, "xen-save-devices-state", arguments, LOAD_TIMEOUT_MS, NULL, err);
+}
+
+int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv,
+                       uint64_t *ret_bytes, struct error *err) {
+        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        uint64_t base = 0, written = 0;
+        int r = find_memory(q, &base, err);
+        if (r == 0)
+                r = fs_unlink(devices, err);
+        if (r == 0)
+                r = save_devices(devices, q, err);
+        if (r == 0)
+                r = suspend_memory_save(pid, base, memory_bytes(argv), memory, &written, err);
+        int64_t memory_used = fs_allocated(memory), devices_used = fs_size(devices);
+        if (r == 0 && (memory_used < 0 || devices_used <= 0))
+                r = err_set(err, ERR_FAILED, EIO, "QEMU did not write %s", devices);
+        if (r < 0) {
+                fs_unlink(devices, NULL);
+                return r;
+        }
+        *ret_bytes = (uint64_t)(memory_used + devices_used);
+        return 0;
+}
+
+void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret) {
+        _cleanup_free_ char *memory = memory_path(p), *escaped = qemu_escape(memory);
+        strv_extend(ret, (const char *const *)argv->items);
+        strv_push(ret, "-object");
+        strv_pushf(ret, "memory-backend-file,id=memory,size=%" PRIu64 ",share=off,mem-path=%s",
+                   memory_bytes(argv), escaped);
+        static const char *const more[] = {"-machine", "memory-backend=memory", "-incoming", "defer",
+                                           /* The firmware is not part of the state, so the guest's next boot is
+                                            * another QEMU's: the supervisor sees to that. */
+                                           "-action", "reboot=shutdown", NULL};
+        strv_extend(ret, more);
+}
+
+int suspend_files_open(const struct project *p, int *ret_devices_fd, struct error *err) {
+        _cleanup_free_ char *devices = devices_path(p);
+        int fd = open(devices, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot open %s", devices);
+        *ret_devices_fd = fd;
+        return 0;
+}
+
+int suspend_files_load(struct qmp *q, struct error *err) {
+        struct json *arguments = json_new_object();
+        _cleanup_free_ char *uri = xasprintf("fd:%d", QEMU_FD_DEVICES);
+        json_set_string(arguments, "uri", uri);
+        int r = qmp_call(q, "migrate-incoming", arguments, SUSPEND_QMP_TIMEOUT_MS, NULL, err);
+        uint64_t deadline = now_ms() + LOAD_TIMEOUT_MS;
+        while (r == 0) {
+                _cleanup_json_ struct json *answer = NULL;
+                r = qmp_call(q, "query-migrate", NULL, LOAD_TIMEOUT_MS, &answer, err);
+                const char *status = json_string_or(json_get(answer, "status"), "");
+                if (r < 0 || str_eq(status, "completed"))
+                        return r;
+                if (str_eq(status, "failed"))
+                        return err_set(err, ERR_FAILED, EREMOTEIO, "QEMU cannot load the devices' state");
+                if (now_ms() >= deadline)
+                        return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "QEMU takes too long to load the devices' state");
+                poll(NULL, 0, LOAD_LOOK_MS);
+        }
+        return r;
+}
+
+static void push_identity(struct strv *v, const char *path) {
+        struct stat st;
+        if (lstat(path, &st) < 0)
+                strv_pushf(v, "%s: missing", path_base(path));
+        else
+                strv_pushf(v, "%s: %lld bytes of %lld.%09ld", path_base(path), (long long)st.st_size,
+                           (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+void suspend_files_identify(const struct project *p, struct strv *ret) {
+        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        push_identity(ret, p->data_disk);
+        push_identity(ret, memory);
+        push_identity(ret, devices);
+}
+
+static int sync_file(const char *path, struct error *err) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        return fd < 0 || fsync(fd) < 0 ? err_errno(err, errno, "cannot write out %s", path) : 0;
+}
+
+int suspend_files_sync(const struct project *p, struct error *err) {
+        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        int r = sync_file(memory, err);
+        return r < 0 ? r : sync_file(devices, err);
+}
+
+void suspend_files_remove(const struct project *p, bool memory_too) {
+        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        fs_unlink(devices, NULL);
+        if (memory_too)
+                fs_unlink(memory, NULL);
+}
