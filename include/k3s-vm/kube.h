@@ -62,6 +62,8 @@ struct nodes {
         size_t n;
 };
 void nodes_clear(struct nodes *n);
+/* As `status --json` shows them; the caller frees. */
+struct json *nodes_to_json(const struct nodes *nodes);
 #define _cleanup_nodes_ _cleanup_(nodes_clear)
 int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct error *err);
 

@@ -24,6 +24,8 @@ void strv_push(struct strv *v, const char *s); /* copies */
 void strv_push_take(struct strv *v, char *s);  /* takes ownership */
 void strv_pushf(struct strv *v, const char *fmt, ...) _printf_(2, 3);
 void strv_extend(struct strv *v, const char *const *items); /* copies a NULL-terminated array */
+/* Keeps the first @len. */
+void strv_truncate(struct strv *v, size_t len);
 bool strv_contains(const struct strv *v, const char *s);
 /* Joined by @separator; the caller frees. */
 char *strv_join(const struct strv *v, const char *separator);

@@ -22,6 +22,7 @@ struct suspended {
         char *tag; /* of this state alone: the snapshot's name */
         uint64_t time_ms;
         uint64_t bytes;      /* of memory and devices */
+        uint64_t written;    /* of them, by the save; not in the record */
         char *boot_id;       /* of this machine when it was saved */
         bool synced;         /* it is good after another boot of this machine, too */
         struct strv machine; /* suspend_machine() of the QEMU that saved it */
@@ -47,10 +48,12 @@ void suspend_machine(const struct strv *argv, const char *qemu_version, struct s
 /* NULL when a state of @then can be loaded into @now, else what is different, for people; the caller frees. */
 char *suspend_difference(const struct strv *then, const struct strv *now);
 
-/* The state, before a QEMU is started to go on from it. -ESTALE: it is of no use, and @err says why. */
-int suspend_check(const struct project *p, struct suspended *ret, struct error *err);
+/* The state, before a QEMU of @argv is started to go on from it. -ESTALE: it is of no use, and @err says why. */
+int suspend_check(const struct project *p, const struct strv *argv, struct suspended *ret, struct error *err);
 /* For a state in files: the arguments of that QEMU, and a descriptor that it has to get as QEMU_FD_DEVICES. */
 void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret);
+/* Takes them out of a command line again. */
+void suspend_files_strip(struct strv *argv);
 int suspend_files_open(const struct project *p, int *ret_devices_fd, struct error *err);
 
 /* On QEMU's monitor, with the guest standing still. */

@@ -44,6 +44,11 @@ void strv_extend(struct strv *v, const char *const *items) {
                 strv_push(v, *items);
 }
 
+void strv_truncate(struct strv *v, size_t len) {
+        while (v->len > len)
+                free(TAKE_PTR(v->items[--v->len]));
+}
+
 bool strv_contains(const struct strv *v, const char *s) {
         for (size_t i = 0; i < v->len; i++)
                 if (str_eq(v->items[i], s))

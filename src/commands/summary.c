@@ -255,20 +255,6 @@ void summary_print(const struct summary *s, bool verbose) {
         print_next(s);
 }
 
-static struct json *nodes_json(const struct summary *s) {
-        struct json *list = json_new_array();
-        for (size_t i = 0; i < s->api.nodes.n; i++) {
-                struct json *node = json_new_object();
-                json_set_string(node, "name", s->api.nodes.items[i].name);
-                json_set_bool(node, "ready", s->api.nodes.items[i].ready);
-                json_set_string(node, "version", s->api.nodes.items[i].version);
-                json_set_string(node, "roles", s->api.nodes.items[i].roles);
-                json_set_string(node, "reason", s->api.nodes.items[i].reason);
-                json_append(list, node);
-        }
-        return list;
-}
-
 static struct json *summary_json(const struct summary *s) {
         const struct config *c = s->config;
         const struct state *state = s->state;
@@ -323,7 +309,7 @@ static struct json *summary_json(const struct summary *s) {
                         json_set_number(api, "age_ms", (double)s->api.age_ms);
                         json_set_string(api, "problem", s->api.problem);
                 }
-                json_set(j, "nodes", nodes_json(s));
+                json_set(j, "nodes", nodes_to_json(&s->api.nodes));
                 json_set_number(j, "nodes_age_ms", (double)s->api.nodes_age_ms);
         }
         if (s->certificate_end) {

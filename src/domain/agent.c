@@ -70,8 +70,8 @@ int agent_send(const struct project *p, const struct state *s, const char *verb,
         int r = connect_agent(p, s, &request.fd, err);
         if (r < 0)
                 return r;
-        _cleanup_free_ char *line = xasprintf("%s %s%s%s\n", request.number, verb, argument ? " " : "",
-                                              argument ? argument : "");
+        _cleanup_free_ char *line =
+                        xasprintf("%s %s%s%s\n", request.number, verb, argument ? " " : "", argument ? argument : "");
         r = fs_write_all(request.fd, line, strlen(line));
         if (r < 0)
                 return err_errno(err, -r, "cannot reach the guest's agent");

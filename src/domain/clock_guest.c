@@ -58,11 +58,10 @@ static int ask_time(const struct clock_guest *c, bool set, char **ret, struct er
         uint64_t now = wall_ms();
         _cleanup_free_ char *exact = exact_time(now);
         if (!c->remote)
-                return agent_ask(c->project, c->state, set ? "clock" : "time", set ? exact : NULL, AGENT_TIMEOUT_MS, ret,
-                                 err);
+                return agent_ask(c->project, c->state, set ? "clock" : "time", set ? exact : NULL, AGENT_TIMEOUT_MS,
+                                 ret, err);
         /* Where date(1) takes no fractions, the second that is nearer. */
-        _cleanup_free_ char *command = xasprintf("{ date -u -s @%s || date -u -s @%" PRIu64
-                                                 "; } >/dev/null 2>&1; %s",
+        _cleanup_free_ char *command = xasprintf("{ date -u -s @%s || date -u -s @%" PRIu64 "; } >/dev/null 2>&1; %s",
                                                  exact, (now + 500) / 1000, PRINT_TIME);
         return run(c->remote, set ? command : PRINT_TIME, ret, err);
 }

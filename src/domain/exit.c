@@ -9,11 +9,8 @@
 #define EXIT_JSON_MAX (256U * 1024)
 
 static const char *const kinds[] = {
-                [VM_EXIT_SHUTDOWN] = "shutdown",
-                [VM_EXIT_ENDED] = "ended",
-                [VM_EXIT_PANIC] = "panic",
-                [VM_EXIT_CRASH] = "crash",
-                [VM_EXIT_REBOOT] = "reboot",
+                [VM_EXIT_SHUTDOWN] = "shutdown", [VM_EXIT_ENDED] = "ended",   [VM_EXIT_PANIC] = "panic",
+                [VM_EXIT_CRASH] = "crash",       [VM_EXIT_REBOOT] = "reboot",
 };
 
 void vm_exit_free(struct vm_exit *e) {

@@ -22,21 +22,6 @@ static char *file_path(const struct project *p, const char *uuid) {
         return project_runtime_dir(p, uuid, false, &folder, NULL) < 0 ? NULL : path_join(folder, FILE_NAME);
 }
 
-static struct json *nodes_to_json(const struct nodes *nodes) {
-        struct json *list = json_new_array();
-        for (size_t i = 0; i < nodes->n; i++) {
-                const struct node_status *n = &nodes->items[i];
-                struct json *node = json_new_object();
-                json_set_string(node, "name", n->name);
-                json_set_string(node, "version", n->version);
-                json_set_string(node, "roles", n->roles);
-                json_set_bool(node, "ready", n->ready);
-                json_set_string(node, "reason", n->reason);
-                json_append(list, node);
-        }
-        return list;
-}
-
 static void nodes_from_json(const struct json *list, struct nodes *ret) {
         struct nodes nodes = {.items = xcalloc(json_is_array(list) ? json_len(list) : 0, sizeof(struct node_status))};
         for (const struct json *node = json_is_array(list) ? json_first(list) : NULL; node; node = json_next(node)) {

@@ -76,6 +76,21 @@ void nodes_clear(struct nodes *n) {
         *n = (struct nodes){0};
 }
 
+struct json *nodes_to_json(const struct nodes *nodes) {
+        struct json *list = json_new_array();
+        for (size_t i = 0; i < nodes->n; i++) {
+                const struct node_status *n = &nodes->items[i];
+                struct json *node = json_new_object();
+                json_set_string(node, "name", n->name);
+                json_set_bool(node, "ready", n->ready);
+                json_set_string(node, "version", n->version);
+                json_set_string(node, "roles", n->roles);
+                json_set_string(node, "reason", n->reason);
+                json_append(list, node);
+        }
+        return list;
+}
+
 /* "control-plane,master" from labels like node-role.kubernetes.io/master. */
 static char *roles_of(const struct json *labels) {
         static const char prefix[] = "node-role.kubernetes.io/";

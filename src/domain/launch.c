@@ -208,7 +208,6 @@ int launch_handshake(const struct launch *l, struct process *qemu, int qmp_fd, o
         int r = qmp_open(qmp_fd, QEMU_START_TIMEOUT_MS, ret, &why);
         if (r < 0) {
                 r = explain_failure(l, qemu, log_start, &why);
-                launch_remove_leftovers(l->project, l->uuid);
                 err_move(err, &why);
         }
         return r;

@@ -33,7 +33,8 @@ static void push_machine(const struct qemu_spec *spec, struct strv *v) {
         /* No disk or bus that nothing is attached to: firmware and kernel would look for what is on them. A core
          * dump would hold the guest's memory, with its secrets. */
         strv_pushf(v, "%s,usb=off,vmport=off,sata=off,smbus=off,dump-guest-core=off,suppress-vmdesc=on", spec->machine);
-        /* A state of the devices alone has no description of itself, and QEMU must not look for one when it loads it. */
+        /* A state of the devices alone has no description of itself, and QEMU must not look for one when it loads it.
+         */
         push2(v, "-global", "migration.send-configuration=off");
         strv_push(v, "-accel");
         if (spec->kvm)

@@ -289,8 +289,8 @@ static int wait_nodes(struct wait *w, struct error *err) {
         return 0;
 }
 
-/* What the guest calls now is when it was suspended. Where it has an agent, it is told before the API is asked anything,
- * and asked at the end whether that worked: its answer takes as long as the API's. */
+/* What the guest calls now is when it was suspended. Where it has an agent, it is told before the API is asked
+ * anything, and asked at the end whether that worked: its answer takes as long as the API's. */
 static void begin_clock(struct wait *w) {
         const struct clock_guest guest = {.project = w->ready->project, .state = w->ready->state};
         if (agent_is_there(w->ready->state))
@@ -339,7 +339,11 @@ int ready_wait(const struct ready *ready, struct error *err) {
         bool kvm = str_eq(ready->state->accel, "kvm");
         unsigned limit = ready->timeout_ms ? ready->timeout_ms : kvm ? KVM_TIMEOUT_MS : TCG_TIMEOUT_MS;
         uint64_t now = now_ms();
-        struct wait w = {.ready = ready, .begin_ms = now, .deadline_ms = now + limit, .unit_checked_ms = now, .clock = AGENT_REQUEST_INIT};
+        struct wait w = {.ready = ready,
+                         .begin_ms = now,
+                         .deadline_ms = now + limit,
+                         .unit_checked_ms = now,
+                         .clock = AGENT_REQUEST_INIT};
         bool payload = ready->state->payload_name != NULL;
 
         int r = ready->resumed ? wait_resumed(&w, err) : wait_ssh(&w, err);

@@ -47,11 +47,11 @@ struct launched {
         int qmp_fd;      /* owned; connected to the supervisor's monitor */
         off_t log_start; /* where in vm.log its words begin */
 };
-/* Starts QEMU; with @resume so that it can load the state in files (suspend.h). For the supervisor's starter (starter.h):
- * QEMU becomes the supervisor's child. */
+/* Starts QEMU; with @resume so that it can load the state in files (suspend.h). For the supervisor's starter
+ * (starter.h): QEMU becomes the supervisor's child. */
 int launch_qemu(const struct launch *l, bool resume, struct launched *ret, struct error *err);
 /* Greets it, as its parent. The guest does not run yet. On failure nothing is left running, and the error carries
- * what QEMU said. @qmp_fd is taken over. */
+ * what QEMU said; its sockets are still there. @qmp_fd is taken over. */
 int launch_handshake(const struct launch *l, struct process *qemu, int qmp_fd, off_t log_start, struct qmp **ret,
                      struct error *err);
 /* The path of a socket in the VM's runtime folder; the caller frees. NULL: there is no such folder. */

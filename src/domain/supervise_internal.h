@@ -47,8 +47,8 @@ struct supervisor {
         unsigned restarts_total;
         bool restart_planned;
         struct suspended state; /* the one to go on from, or the one that was saved; no tag: none */
-        bool resumed;      /* this QEMU went on from a saved state */
-        char *not_resumed; /* why not, where there was one; NULL */
+        bool resumed;           /* this QEMU went on from a saved state */
+        char *not_resumed;      /* why not, where there was one; NULL */
         char *last_event;
         uint64_t last_event_ms; /* wall clock */
 };
@@ -71,8 +71,8 @@ int supervise_suspend_begin(struct supervisor *v, struct error *err);
 struct json *supervise_suspend(struct supervisor *v, struct error *err);
 /* Lets a guest run on whose state was about to be saved by a supervisor that is gone. */
 struct json *supervise_unsuspend(struct supervisor *v, struct error *err);
-/* Before QEMU is started: v->state is the state to go on from. One that is of no use is dropped, and v->not_resumed says
- * why. */
+/* Before QEMU is started: v->state is the state to go on from. One that is of no use is dropped, and v->not_resumed
+ * says why. */
 int supervise_resume_prepare(struct supervisor *v, struct error *err);
 /* For a QEMU that was just started. 1: the guest runs on from the saved state. 0: it is to boot. -EAGAIN: the same, but
  * by a QEMU of its own. The state is used up in every case. */

@@ -19,7 +19,7 @@
 #define RESUME_FREE_BYTES (64U * 1024 * 1024)
 #define RESTARTS_WINDOW_MS (10U * 60 * 1000)
 #define RESTART_FIRST_MS 1000 /* doubled with every restart in the window */
-#define REBOOT_MS 1 /* of a guest that was resumed: its firmware is another QEMU's */
+#define REBOOT_MS 1           /* of a guest that was resumed: its firmware is another QEMU's */
 #define MONITOR_FIRST_MS 1000 /* after it was lost; doubled up to HOUSEKEEPING_MS */
 #define MONITOR_TIMEOUT_MS 1000
 
@@ -231,7 +231,6 @@ static void abandon(struct supervisor *v) {
         proc_signal(&v->qemu, SIGKILL, NULL);
         proc_wait(&v->qemu, 0, NULL, NULL);
         process_close(&v->qemu);
-        launch_remove_leftovers(v->project, v->launch.uuid);
 }
 
 /* A QEMU for the state that there is to go on from, if there is one and a QEMU can be had for it. */
@@ -261,6 +260,7 @@ int supervise_qemu_start(struct supervisor *v, struct error *err) {
                 r = let_run(v, err);
         if (r < 0) {
                 abandon(v);
+                launch_remove_leftovers(v->project, v->launch.uuid);
                 return r;
         }
         supervise_suspend_started(v);

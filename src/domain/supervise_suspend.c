@@ -87,6 +87,7 @@ struct json *supervise_suspend(struct supervisor *v, struct error *err) {
         }
         struct json *saved = json_new_object();
         json_set_number(saved, "bytes", (double)v->state.bytes);
+        json_set_number(saved, "written_bytes", (double)v->state.written);
         json_set_number(saved, "save_ms", (double)(now_ms() - begin));
         supervise_note(v, "suspended", json_copy(saved));
         qmp_call(v->qmp, "quit", NULL, QMP_TIMEOUT_MS, NULL, NULL);
@@ -126,7 +127,8 @@ int supervise_resume_prepare(struct supervisor *v, struct error *err) {
                 suspend_tidy(v->project);
                 return 0;
         }
-        return suspend_check(v->project, &v->state, &why) == 0 ? 0 : supervise_resume_failed(v, &why, err);
+        return suspend_check(v->project, &v->launch.argv, &v->state, &why) == 0 ? 0
+                                                                                : supervise_resume_failed(v, &why, err);
 }
 
 int supervise_resume(struct supervisor *v, struct error *err) {

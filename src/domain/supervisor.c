@@ -10,6 +10,7 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/supervisor.h>
+#include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
 
 #include "control.h"
@@ -18,6 +19,7 @@
 #define START_TIMEOUT_MS (90U * 1000) /* the supervisor's own limits are shorter; this is for one that hangs */
 #define STATUS_MAX_BYTES (256U * 1024)
 #define END_GRACE_MS 2000
+#define RELEASE_LOOK_MS 5U
 
 /* A memory file with @text that nobody can change any more, read from its start. */
 static int sealed_memfd(const char *text, int *ret_fd, struct error *err) {
@@ -191,6 +193,8 @@ int supervisor_adopt(const struct project *p, const struct state *s, const struc
         _cleanup_strv_ struct strv argv = {0};
         if (proc_start_time(vm->pid, &start_time) < 0 || proc_cmdline(vm->pid, &argv) < 0 || !proc_alive(vm->pidfd))
                 return err_set(err, ERR_STATE, ESRCH, "the VM is gone");
+        /* Should it have to be started again, it boots. */
+        suspend_files_strip(&argv);
         _cleanup_json_ struct json *orders = launch_to_json(p->root, s->uuid, s->name, &argv);
         struct json *adopt = json_set_object(orders, "adopt");
         json_set_number(adopt, "pid", vm->pid);
@@ -211,6 +215,20 @@ bool supervisor_alive(const struct project *p) {
         return find_supervisor(p, &v) == 0;
 }
 
+/* Until @v does not have the VM any more: 1, or 0 after @ms. It may still be there then, writing out a saved state. */
+static int wait_released(const struct project *p, const struct process *v, unsigned ms, struct error *err) {
+        for (uint64_t now, deadline = now_ms() + ms;;) {
+                _cleanup_process_ struct process owner = PROCESS_INIT;
+                if (find_supervisor(p, &owner) < 0 || owner.pid != v->pid)
+                        return 1;
+                now = now_ms();
+                unsigned left = now < deadline ? (unsigned)(deadline - now) : 0;
+                int r = interrupt_wait(v->pidfd, left < RELEASE_LOOK_MS ? left : RELEASE_LOOK_MS, err);
+                if (r != 0 || left == 0)
+                        return r;
+        }
+}
+
 int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err) {
         _cleanup_process_ struct process v = PROCESS_INIT;
         if (find_supervisor(p, &v) < 0)
@@ -224,7 +242,7 @@ int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err
                                 return r;
                         }
                 }
-                int r = interrupt_wait(v.pidfd, signals[i] ? END_GRACE_MS : grace_ms, err);
+                int r = wait_released(p, &v, signals[i] ? END_GRACE_MS : grace_ms, err);
                 if (r != 0)
                         return r < 0 ? r : 0;
         }

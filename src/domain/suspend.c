@@ -137,35 +137,25 @@ static int ask_machine(struct qmp *q, const struct strv *argv, struct strv *ret,
         return 0;
 }
 
-static int save_files(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv, struct suspended *s,
-                      struct error *err) {
-        int r = suspend_files_save(p, q, pid, argv, &s->bytes, err);
-        if (r < 0)
-                return r;
-        s->kind = SUSPENDED_IN_FILES;
-        s->boot_id = proc_boot_id();
-        suspend_files_identify(p, &s->files);
-        return 0;
-}
-
 static int save_in_disk(const struct project *p, struct qmp *q, struct suspended *s, struct error *err) {
         int r = suspend_sweep(p, q, err);
         if (r == 0)
                 r = suspend_disk_save(q, s->tag, &s->bytes, err);
         s->kind = SUSPENDED_IN_DISK;
+        s->written = s->bytes;
         return r;
 }
 
 int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv, struct suspended *ret,
                  struct error *err) {
         uint64_t now = wall_ms();
-        _cleanup_suspended_ struct suspended s = {.time_ms = now};
+        _cleanup_suspended_ struct suspended s = {.time_ms = now, .boot_id = proc_boot_id()};
         s.tag = xasprintf(SUSPEND_TAG "%llu", (unsigned long long)now);
         int r = ask_machine(q, argv, &s.machine, err);
         if (r < 0)
                 return r;
         _cleanup_error_ struct error why = ERROR_INIT;
-        r = save_files(p, q, pid, argv, &s, &why);
+        r = suspend_files_save(p, q, pid, argv, &s, &why);
         if (r == -ENOSPC)
                 err_move(err, &why); /* nor would there be room in the disk */
         else if (r < 0) {
@@ -221,7 +211,15 @@ static bool same_lines(const struct strv *a, const struct strv *b) {
         return same;
 }
 
-int suspend_check(const struct project *p, struct suspended *ret, struct error *err) {
+/* @machine's line for QEMU itself is left out: which one it is shows when it runs. */
+static char *difference_but_qemu(const struct suspended *s, const struct strv *argv) {
+        _cleanup_strv_ struct strv machine = {0};
+        const char *version = strchr(s->machine.items[0], ' ');
+        suspend_machine(argv, version ? version + 1 : "", &machine);
+        return suspend_difference(&s->machine, &machine);
+}
+
+int suspend_check(const struct project *p, const struct strv *argv, struct suspended *ret, struct error *err) {
         _cleanup_suspended_ struct suspended s = {0};
         int r = suspend_load(p, &s, err);
         if (r < 0)
@@ -232,6 +230,9 @@ int suspend_check(const struct project *p, struct suspended *ret, struct error *
                 suspend_files_identify(p, &files);
         if (!s.synced && s.kind == SUSPENDED_IN_FILES && !str_eq(s.boot_id, boot_id))
                 return err_set(err, ERR_FAILED, ESTALE, "this machine went down before the state was on its disk");
+        _cleanup_free_ char *difference = difference_but_qemu(&s, argv);
+        if (difference)
+                return err_set(err, ERR_FAILED, ESTALE, "%s", difference);
         if (!same_lines(&s.files, &files))
                 return err_set(err, ERR_FAILED, ESTALE, "the VM's disk or the state's files were changed");
         *ret = s;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A state as a snapshot in the VM's own disk (qcow2), by QEMU's jobs: wherever QEMU runs, but every byte is copied twice
- * and it takes seconds. */
+/* A state as a snapshot in the VM's own disk (qcow2), by QEMU's jobs: wherever QEMU runs, but every byte is copied
+ * twice and it takes seconds. */
 #include <errno.h>
 #include <string.h>
 

@@ -14,6 +14,8 @@
 
 #include "suspend_internal.h"
 
+#define MEMORY_OPTION "-object" /* the first of the arguments that a QEMU gets to go on from a state */
+#define MEMORY_BACKEND "memory-backend-file,id=memory,"
 #define LOAD_TIMEOUT_MS 60000
 #define LOAD_LOOK_MS 2
 
@@ -51,12 +53,13 @@ static int find_memory(struct qmp *q, uint64_t *ret, struct error *err) {
 static int save_devices(const char *path, struct qmp *q, struct error *err) {
         struct json *arguments = json_new_object();
         json_set_string(arguments, "filename", path);
-        json_set_bool(arguments, "live", false); /* the disk stays this QEMU's: should something fail, its guest goes on */
+        json_set_bool(arguments, "live",
+                      false); /* the disk stays this QEMU's: should something fail, its guest goes on */
         return qmp_call(q, "xen-save-devices-state", arguments, LOAD_TIMEOUT_MS, NULL, err);
 }
 
 int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv,
-                       uint64_t *ret_bytes, struct error *err) {
+                       struct suspended *ret, struct error *err) {
         _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
         uint64_t base = 0, written = 0;
         int r = find_memory(q, &base, err);
@@ -73,21 +76,32 @@ int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const 
                 fs_unlink(devices, NULL);
                 return r;
         }
-        *ret_bytes = (uint64_t)(memory_used + devices_used);
+        ret->kind = SUSPENDED_IN_FILES;
+        ret->bytes = (uint64_t)(memory_used + devices_used);
+        ret->written = written + (uint64_t)devices_used;
+        suspend_files_identify(p, &ret->files);
         return 0;
 }
 
 void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret) {
         _cleanup_free_ char *memory = memory_path(p), *escaped = qemu_escape(memory);
         strv_extend(ret, (const char *const *)argv->items);
-        strv_push(ret, "-object");
-        strv_pushf(ret, "memory-backend-file,id=memory,size=%" PRIu64 ",share=off,mem-path=%s",
-                   memory_bytes(argv), escaped);
+        strv_push(ret, MEMORY_OPTION);
+        strv_pushf(ret, MEMORY_BACKEND "size=%" PRIu64 ",share=off,mem-path=%s", memory_bytes(argv), escaped);
         static const char *const more[] = {"-machine", "memory-backend=memory", "-incoming", "defer",
                                            /* The firmware is not part of the state, so the guest's next boot is
                                             * another QEMU's: the supervisor sees to that. */
                                            "-action", "reboot=shutdown", NULL};
         strv_extend(ret, more);
+}
+
+void suspend_files_strip(struct strv *argv) {
+        size_t at = 1;
+        while (at + 1 < argv->len &&
+               !(str_eq(argv->items[at], MEMORY_OPTION) && str_starts(argv->items[at + 1], MEMORY_BACKEND)))
+                at++;
+        if (at + 1 < argv->len)
+                strv_truncate(argv, at);
 }
 
 int suspend_files_open(const struct project *p, int *ret_devices_fd, struct error *err) {

@@ -13,9 +13,9 @@ int suspend_disk_save(struct qmp *q, const char *tag, uint64_t *ret_bytes, struc
 int suspend_disk_load(struct qmp *q, const char *tag, struct error *err);
 int suspend_disk_sweep(struct qmp *q, struct error *err);
 
-/* suspend_files.c: memory and devices in files of their own beside the disk. */
+/* suspend_files.c: memory and devices in files of their own beside the disk. Fills in kind, files and sizes. */
 int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv,
-                       uint64_t *ret_bytes, struct error *err);
+                       struct suspended *ret, struct error *err);
 /* For a QEMU that was started with suspend_files_arguments(). */
 int suspend_files_load(struct qmp *q, struct error *err);
 /* Which files they are at the moment, the disk among them: a line each, for the record. */

@@ -22,8 +22,8 @@
 #include "suspend_internal.h"
 
 #define PAGE 4096U
-#define RUN_PAGES 64U      /* copied at once; what fits into a processor's cache */
-#define LOOK_PAGES 16384U  /* looked at at once: 64 MiB of the guest */
+#define RUN_PAGES 64U     /* copied at once; what fits into a processor's cache */
+#define LOOK_PAGES 16384U /* looked at at once: 64 MiB of the guest */
 #define MAPS_MAX_BYTES (4U << 20)
 
 #define PAGEMAP_PRESENT (1ULL << 63)

@@ -46,7 +46,8 @@ with_path() {
 @test "kubectl gets its signals as this program got them" {
   running_vm
   run -42 with_path "$SCRATCH/bin:$TOOLS" "$K3S_VM" kubectl
-  [[ $output == *$'SigIgn:\t0000000000000000'* ]]
+  # A test that somebody runs in the background ignores some signals itself.
+  [ "$(grep SigIgn <<<"$output")" = "$(grep SigIgn /proc/self/status)" ]
 }
 
 @test "k9s gets the kubeconfig too" {

@@ -39,6 +39,15 @@ supervisor_pid() {
   done
 }
 
+# The supervisor of a VM that was suspended writes the state out before it ends.
+supervisor_gone() {
+  local end=$((SECONDS + 20))
+  while [ -n "$(supervisor_pid)" ]; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    sleep 0.1
+  done
+}
+
 # qmp COMMAND…: each on the commands' monitor, one after the other.
 qmp() {
   python3 - "$XDG_RUNTIME_DIR/k3s-vm/$("$K3S_VM" --json status | jq -r '.uuid[:12]')/qmp.sock" "$@" <<'END'

@@ -18,7 +18,7 @@
         "\"boot\":{\"kernel\":\"vmlinuz\",\"initrd\":\"initrd.img\",\"cmdline\":\"console=ttyS0\"}," \
         "\"root\":{\"image\":\"root.img\",\"serial\":\"k3s-vm-root\"}," \
         "\"data\":{\"serial\":\"k3s-vm-data\",\"mount\":\"/var\"}," \
-        "\"provision\":\"credentials\",\"payload\":{\"attach\":\"k3s-vm-payload\"}}"
+        "\"provision\":\"credentials\",\"payload\":{\"attach\":\"k3s-vm-payload\"},\"agent\":true}"
 
 static int parse(const char *text, struct guest **ret, struct error *err) {
         _cleanup_json_ struct json *j = NULL;
@@ -40,6 +40,7 @@ static void reads_a_guest_with_an_attached_payload(void **state) {
         assert_string_equal(g->payload_serial, "k3s-vm-payload");
         assert_null(g->payload_name);
         assert_null(g->boot_disk);
+        assert_true(g->agent);
 }
 
 static void reads_a_guest_that_boots_itself_with_its_payload_baked_in(void **state) {
@@ -53,6 +54,7 @@ static void reads_a_guest_that_boots_itself_with_its_payload_baked_in(void **sta
         assert_string_equal(g->boot_disk, "/g/a/disk.img");
         assert_null(g->kernel);
         assert_null(g->data_serial);
+        assert_false(g->agent);
         assert_string_equal(g->payload_version, "v1.30.1+k3s1");
 }
 

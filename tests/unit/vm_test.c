@@ -212,6 +212,8 @@ static void exit_is_classified_by_what_qemu_said_before_how_it_ended(void **stat
                         {{.shutdown_reason = "guest-shutdown", .powerdown = true}, VM_EXIT_SHUTDOWN, "was shut down"},
                         {{.shutdown_reason = "host-qmp-quit", .result = &zero}, VM_EXIT_ENDED, "quit"},
                         {{.shutdown_reason = "host-signal", .result = &zero}, VM_EXIT_ENDED, "from outside"},
+                        {{.shutdown_reason = "guest-reset", .result = &zero}, VM_EXIT_REBOOT, "reboots"},
+                        {{.shutdown_reason = "host-qmp-system-reset", .result = &zero}, VM_EXIT_REBOOT, "reboots"},
                         {{.panicked = true, .shutdown_reason = "host-qmp-quit"}, VM_EXIT_PANIC, "panicked"},
                         {{.shutdown_reason = "guest-panic"}, VM_EXIT_PANIC, "panicked"},
                         {{.result = &killed}, VM_EXIT_CRASH, "signal 9"},

@@ -13,6 +13,11 @@ boot_id() { "$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id; }
 
 # The guest's counter is a variable of a shell: every number that it said, one after the other.
 ticks_go_on() {
+  local end=$((SECONDS + 20))
+  until [ "$(grep -aoc 'tick [0-9]*' .k3s-vm/vm/serial.log)" -ge 3 ]; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    sleep 0.5
+  done
   grep -ao 'tick [0-9]*' .k3s-vm/vm/serial.log |
     awk 'NR > 1 && $2 != last + 1 { print "tick " last " and then " $2; bad = 1 } { last = $2 } END { exit bad || NR < 3 }'
 }
@@ -59,7 +64,8 @@ suspended_vm() {
   [ "$status" -eq 0 ]
   [[ $output == *"is suspended"* ]]
   [ ! -e "/proc/$pid" ]
-  [ -z "$(supervisor_pid)" ]
+  supervisor_gone
+  [ "$(jq '[.kind, .synced] == ["files", 1]' .k3s-vm/vm/suspend.json)" = true ]
   run "$K3S_VM" status
   [[ $output == *": suspended since "*" its state is "*"resume it: k3s-vm start"* ]]
   [ "$("$K3S_VM" --json status | jq '.suspended.bytes > 10000000 and .suspended.since_ms > 0')" = true ]
@@ -121,12 +127,90 @@ suspended_vm() {
   truncate -s 30 .k3s-vm/vm/suspend.json
   boots_because "damaged"
   suspended_vm
-  qemu-img snapshot -d "$(jq -r .tag .k3s-vm/vm/suspend.json)" .k3s-vm/vm/data.qcow2
-  boots_because "no such state"
+  rm .k3s-vm/vm/suspend.memory
+  boots_because "the state's files were changed"
 }
 
-@test "a state that is damaged itself: it boots and says why" {
+@test "a state that this machine did not write out before it went down: it boots; one that it did: it goes on" {
   suspended_vm
+  supervisor_gone
+  sed -i 's/"boot_id": "[^"]*"/"boot_id": "another"/' .k3s-vm/vm/suspend.json
+  "$K3S_VM" start
+  [ "$(boot_id)" = "$boot" ]
+  ticks_go_on
+  "$K3S_VM" stop
+  supervisor_gone
+  sed -i 's/"boot_id": "[^"]*"/"boot_id": "another"/; s/"synced": 1/"synced": 0/' .k3s-vm/vm/suspend.json
+  boots_because "this machine went down"
+}
+
+@test "a state whose devices are damaged: it boots and says why" {
+  suspended_vm
+  devices=.k3s-vm/vm/suspend.devices
+  cp --preserve=timestamps "$devices" time
+  dd if=/dev/zero of="$devices" bs=1 seek=300 count=3000 conv=notrunc status=none
+  touch -r time "$devices"
+  boots_because ""
+  [ ! -e "$devices" ]
+  [ ! -e .k3s-vm/vm/suspend.memory ]
+}
+
+@test "a VM that was resumed reboots and crashes as any other: its supervisor starts another QEMU" {
+  suspended_vm
+  "$K3S_VM" start
+  pid=$(vm_pid)
+  "$K3S_VM" exec -- reboot || true
+  event_seen repair:restarted 30
+  grep -q '"event":"qemu-ended","why":"the guest reboots","restarts":true' .k3s-vm/events.jsonl
+  "$K3S_VM" start
+  [ "$(boot_id)" != "$boot" ]
+  [ "$(vm_pid)" != "$pid" ]
+  [ "$("$K3S_VM" exec -- cat /var/word)" = kept ]
+  [ ! -e .k3s-vm/vm/suspend.memory ]
+  "$K3S_VM" stop
+  "$K3S_VM" start
+  kill -KILL "$(vm_pid)"
+  vm_becomes running 30
+  "$K3S_VM" start
+  [ "$("$K3S_VM" exec -- cat /var/word)" = kept ]
+}
+
+@test "the second save writes what was changed since the first, and both are gone on from" {
+  suspended_vm
+  written() { jq -s 'map(select(.event == "suspended").written_bytes)[-1]' .k3s-vm/events.jsonl; }
+  first=$(written)
+  "$K3S_VM" start
+  "$K3S_VM" exec -- sh -c 'echo changed > /run/word'
+  "$K3S_VM" stop
+  second=$(written)
+  echo "$first bytes, then $second"
+  [ "$second" -lt $((first / 2)) ]
+  "$K3S_VM" start
+  [ "$(boot_id)" = "$boot" ]
+  [ "$("$K3S_VM" exec -- cat /run/word)" = changed ]
+  ticks_go_on
+}
+
+# Where QEMU's memory cannot be had, which a folder in the file's place stands for.
+suspended_into_disk() {
+  "$K3S_VM"
+  mkdir -p .k3s-vm/vm/suspend.memory
+  boot=$(boot_id)
+  "$K3S_VM" exec -- sh -c 'echo kept > /var/word'
+  "$K3S_VM" stop
+  [ "$(jq -r .kind .k3s-vm/vm/suspend.json)" = disk ]
+}
+
+@test "where QEMU's memory cannot be read the state is in the disk: it goes on, and boots where that is damaged or gone" {
+  suspended_into_disk
+  "$K3S_VM" start
+  clock_is_right
+  [ "$(boot_id)" = "$boot" ]
+  ticks_go_on
+  "$K3S_VM" stop
+  qemu-img snapshot -d "$(jq -r .tag .k3s-vm/vm/suspend.json)" .k3s-vm/vm/data.qcow2
+  boots_because "no such state"
+  suspended_into_disk
   python3 - .k3s-vm/vm/data.qcow2 <<'END'
 import mmap, sys
 with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as disk:
@@ -134,7 +218,7 @@ with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as disk:
     found = [at for at in range(0, len(disk), 65536) if disk[at:at + 8] == b"QEVM\0\0\0\3"]
     assert found
     for at in found:
-        disk[at + 200:at + 2000] = b"\xa5" * 1800
+        disk[at + 8:at + 2000] = b"\xa5" * 1992
 END
   boots_because ""
 }
@@ -146,7 +230,7 @@ END
   cp .k3s-vm/vm/data.qcow2 older.qcow2
   suspended_vm
   mv older.qcow2 .k3s-vm/vm/data.qcow2
-  boots_because "no such state"
+  boots_because "the VM's disk"
 }
 
 @test "the supervisor killed before the stop, the runtime folder gone before the start: it goes on" {
