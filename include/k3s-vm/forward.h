@@ -7,6 +7,7 @@
 
 #include <k3s-vm/config.h>
 #include <k3s-vm/project.h>
+#include <k3s-vm/qmp.h>
 #include <k3s-vm/state.h>
 
 /* "8080:80", with the address and protocol that it has anyway if somebody likes to say so
@@ -18,6 +19,8 @@ int forward_parse(const char *text, struct forward *ret, struct error *err);
 size_t forward_configured(const struct config *c, struct forward **ret);
 
 /* Opens and closes a forward of the VM that runs. */
+/* On a monitor, by a rule as qemu_forward_rule() makes it; -EADDRNOTAVAIL: QEMU cannot have the port. */
+int forward_add(struct qmp *q, const char *rule, struct error *err);
 int forward_open(const struct project *p, const struct state *s, const struct forward *f, struct error *err);
 /* -ENOENT: QEMU has no such forward. */
 int forward_close(const struct project *p, const struct state *s, uint16_t host_port, struct error *err);

@@ -38,6 +38,11 @@ int fs_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
  * nothing may be there. */
 int fs_write_cache(const char *path, const void *data, size_t len, mode_t mode, struct error *err);
 
+/* Copies all of @from, its holes as holes, into the empty file @to; shared where the file system can. 0 or -errno. */
+int fs_copy_sparse(int from, int to);
+/* The same to a new file @to, 0600, in place of what is there. */
+int fs_copy_file(const char *from, const char *to, struct error *err);
+
 /* Creates @path and missing parents with @mode. Existing folders are left as they are. */
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err);
 /* A folder that only this user may enter: created 0700, or one of this user's that is made 0700. What belongs to

@@ -30,6 +30,13 @@ enum stop_how { STOP_SUSPEND, STOP_SHUTDOWN, STOP_FORCE };
  * that fails leaves the VM running. */
 int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err);
 
+/* Snapshots (snapshot.h), of a VM in any state. */
+int lifecycle_snapshot_save(const struct lifecycle *l, struct state *s, const char *name, struct error *err);
+/* The VM is down afterwards; if it ran (@ret_was_running) it is to be started, and goes on from there. */
+int lifecycle_snapshot_restore(const struct lifecycle *l, struct state *s, const char *name, bool *ret_was_running,
+                               struct error *err);
+int lifecycle_snapshot_delete(const struct lifecycle *l, const struct state *s, const char *name, struct error *err);
+
 /* Ends the VM if it runs and removes its disk, keys, logs, kubeconfig, sockets and registry entry. Works without
  * a readable state, too. Configuration and caches stay; with @all the configuration goes as well. */
 int lifecycle_destroy(const struct lifecycle *l, bool all, struct error *err);

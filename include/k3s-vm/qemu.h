@@ -30,6 +30,13 @@ struct qemu_spec {
         size_t n_credentials;
 };
 void qemu_argv(const struct qemu_spec *spec, struct strv *ret);
+/* Gives an argument vector the forwards that @c has by now beside API, SSH and web port: those can be changed while the
+ * VM runs (`k3s-vm ports`). */
+void qemu_update_forwards(struct strv *argv, const struct config *c);
+/* The rules in an argument vector, as qemu_forward_rule() makes them. */
+void qemu_forwards(const struct strv *argv, struct strv *ret);
+/* Gives an argument vector these and no others. */
+void qemu_set_forwards(struct strv *argv, const struct strv *rules);
 
 /* @s with every comma doubled, as QEMU's option parsers want it; the caller frees. */
 char *qemu_escape(const char *s);
@@ -58,6 +65,10 @@ char *qemu_forward_rule(const struct forward *f);
 int qemu_machine(const char *program, const char *cache_dir, char **ret, struct error *err);
 /* For tests: the same from the text of `-machine help`; NULL when there is none. The caller frees. */
 char *qemu_newest_q35(const char *help);
+
+/* qemu-img snapshot, of a VM that is down. */
+enum qemu_snapshot { QEMU_SNAPSHOT_CREATE = 'c', QEMU_SNAPSHOT_APPLY = 'a', QEMU_SNAPSHOT_DELETE = 'd' };
+int qemu_snapshot_disk(const char *path, enum qemu_snapshot what, const char *tag, struct error *err);
 
 /* qemu-img create of a qcow2 disk; refuses to overwrite (-EEXIST). Grown with qemu-img resize, never
  * shrunk. Both need the VM to be down. */

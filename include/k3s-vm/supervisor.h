@@ -35,8 +35,8 @@ void supervisor_ensure(const struct project *p, const struct state *s, const str
 /* Asks the supervisor on its own socket. Verbs: "status" ({"pid", "uptime_ms", "confined", "adopted", "phase":
  * "running", "paused" or "restarting", "restarts", "monitor", "qemu": {"pid", "start_time"}, "last_event": {"event",
  * "ms"}}), "ping", "reconnect" (the monitor), "suspend" ({"bytes", "save_ms"}: the state is saved and QEMU is on its
- * way out; an error: the VM runs on), "unsuspend" (lets a guest run on that a killed supervisor left paused). -ENOENT,
- * -ECONNREFUSED: there is none. */
+ * way out; an error: the VM runs on), "unsuspend" (lets a guest run on that a killed supervisor left paused),
+ * "snapshot" ({"tag", "bytes", "machine"}: snapshot.h). -ENOENT, -ECONNREFUSED: there is none. */
 int supervisor_ask(const struct project *p, const char *uuid, const char *verb, unsigned timeout_ms, struct json **ret,
                    struct error *err);
 

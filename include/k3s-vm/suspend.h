@@ -15,7 +15,7 @@
 #include <k3s-vm/qmp.h>
 #include <k3s-vm/strv.h>
 
-enum suspended_kind { SUSPENDED_IN_FILES, SUSPENDED_IN_DISK };
+enum suspended_kind { SUSPENDED_IN_FILES, SUSPENDED_IN_DISK, SUSPENDED_NOT /* the disk of a VM that was off */ };
 
 struct suspended {
         enum suspended_kind kind;
@@ -23,6 +23,7 @@ struct suspended {
         uint64_t time_ms;
         uint64_t bytes;      /* of memory and devices */
         uint64_t written;    /* of them, by the save; not in the record */
+        unsigned disk_gib;   /* the disk's size; of snapshots */
         char *boot_id;       /* of this machine when it was saved */
         bool synced;         /* it is good after another boot of this machine, too */
         struct strv machine; /* suspend_machine() of the QEMU that saved it */
@@ -38,6 +39,10 @@ int suspend_load(const struct project *p, struct suspended *ret, struct error *e
 /* From here on the state is not used any more, even after a power cut. None there is fine. Not under a QEMU that runs
  * on from it. */
 int suspend_forget(const struct project *p, struct error *err);
+/* Makes the state in @folder the VM's, whose disk is the one that belongs to it. */
+int suspend_install(const struct project *p, const char *folder, const struct suspended *from, struct error *err);
+/* The disk's file was changed without its contents: the state is still good. */
+int suspend_refresh(const struct project *p, struct error *err);
 /* Removes what a VM that is gone ran on from, if that is no state. */
 void suspend_tidy(const struct project *p);
 
@@ -61,6 +66,10 @@ int suspend_files_open(const struct project *p, int *ret_devices_fd, struct erro
 /* Saves the state of process @pid, a child of this one, and writes suspend.json. On failure there is neither. */
 int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv, struct suspended *ret,
                  struct error *err);
+/* The same for a snapshot (snapshot.h): memory and devices in @folder, and a snapshot of the disk named ret->tag. No
+ * record is written. */
+int suspend_snapshot(const struct project *p, const char *folder, struct qmp *q, pid_t pid, const struct strv *argv,
+                     struct suspended *ret, struct error *err);
 /* Has the state written out, which takes as long as the host's disk does, and notes that. */
 int suspend_sync(const struct project *p, const struct suspended *s, struct error *err);
 /* Loads the state into a QEMU that was just started for it. 0, and suspend.json is gone: let the guest run. -ESTALE: it
@@ -69,3 +78,5 @@ int suspend_resume(const struct project *p, struct qmp *q, const struct suspende
                    struct error *err);
 /* Removes snapshots that suspend_save() made and that nobody names; from under a guest that runs, too. */
 int suspend_sweep(const struct project *p, struct qmp *q, struct error *err);
+/* Removes a snapshot of the disk. */
+int suspend_disk_unmark(struct qmp *q, const char *tag, struct error *err);

@@ -17,6 +17,9 @@
 int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error *err);
 /* As `stop`; the caller holds the lock. */
 int stop_vm(struct context *ctx, enum stop_how how, unsigned timeout_ms, struct error *err);
+/* Restores a snapshot and starts the VM if it ran, or in any case. The caller holds the lock. */
+int restore_snapshot(struct context *ctx, const struct lifecycle *l, struct state *s, const char *name, bool start,
+                     struct error *err);
 /* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
 int up(struct context *ctx, unsigned timeout_ms, struct error *err);
 /* Applies the project's manifests if they changed since the last time, or the cluster is new. */

@@ -29,6 +29,7 @@ static const char *const *fixed_operands(const struct command *c) {
         } table[] = {
                         {"logs", {"vm", "serial", "k3s", "supervisor"}},
                         {"ports", {"list", "add", "remove"}},
+                        {"snapshot", {"list", "save", "restore", "delete"}},
                         {"autostart", {"on", "off", "status"}},
                         {"completion", {"bash", "zsh", "fish"}},
         };

@@ -34,6 +34,7 @@ enum key_id {
         KEY_K3S_AIRGAP_IMAGES,
         KEY_ACCEL,
         KEY_DNS,
+        KEY_WARM_RESET,
         KEY_KUBECONFIG_PATH,
         KEY_WEB_ENV_PATH,
         N_KEYS,
@@ -63,6 +64,8 @@ static const struct config_key keys[N_KEYS] = {
                                            CONFIG_RESTART},
                 [KEY_ACCEL] = {"ACCEL", "auto", "auto, kvm or tcg", CONFIG_RESTART},
                 [KEY_DNS] = {"DNS", "", "IPv4 address of the VM's resolver; empty: the host's", CONFIG_RESTART},
+                [KEY_WARM_RESET] = {"WARM_RESET", "on", "on: the first Ready state is kept for `reset --warm`; or off",
+                                    CONFIG_RESET},
                 [KEY_KUBECONFIG_PATH] = {"KUBECONFIG_PATH", "web/.kube/config", "where the kubeconfig is written",
                                          CONFIG_RESTART},
                 [KEY_WEB_ENV_PATH] = {"WEB_ENV_PATH", "web/.env", "where KUBECONFIG is written for the web program",
@@ -100,6 +103,7 @@ static const struct rule rules[N_KEYS] = {
                 [KEY_K3S_AIRGAP_IMAGES] = TEXT(k3s_images, config_check_path),
                 [KEY_ACCEL] = TEXT(accel, config_check_accel),
                 [KEY_DNS] = TEXT(dns, config_check_dns),
+                [KEY_WARM_RESET] = TEXT(warm_reset, config_check_switch),
                 [KEY_KUBECONFIG_PATH] = TEXT(kubeconfig_path, config_check_output_path),
                 [KEY_WEB_ENV_PATH] = TEXT(web_env_path, config_check_output_path),
 };
@@ -149,6 +153,7 @@ static struct config *new_defaults(const struct project *p) {
         c->kubeconfig_path = xstrdup("web/.kube/config");
         c->web_env_path = xstrdup("web/.env");
         c->dns = xstrdup("");
+        c->warm_reset = xstrdup("on");
         for (int i = 0; i < N_KEYS; i++)
                 c->sources[i] = "default";
         return c;

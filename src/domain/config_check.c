@@ -165,6 +165,14 @@ int config_check_accel(const struct project *p _unused_, const char *text, char 
         return 0;
 }
 
+int config_check_switch(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
+        static const char *const words[] = {"on", "off", NULL};
+        if (!str_is_one_of(text, words))
+                return refuse(err, "must be on or off", text);
+        *ret = xstrdup(text);
+        return 0;
+}
+
 int config_check_output_path(const struct project *p, const char *text, char **ret, struct error *err) {
         if (text[0] == '/' || text[0] == '~')
                 return refuse(err, "must be a path below the project", text);

@@ -32,6 +32,19 @@ size_t forward_configured(const struct config *c, struct forward **ret) {
         return n + c->n_forwards;
 }
 
+int forward_add(struct qmp *q, const char *rule, struct error *err) {
+        _cleanup_free_ char *line = xasprintf("hostfwd_add " QEMU_NETDEV " %s", rule), *answer = NULL;
+        int r = qmp_human(q, line, MONITOR_TIMEOUT_MS, &answer, err);
+        if (r < 0)
+                return r;
+        /* It says nothing when it has done it. */
+        size_t len = strcspn(answer, "\r\n");
+        if (len == 0)
+                return 0;
+        _cleanup_free_ char *why = str_printable(answer, len);
+        return err_set(err, ERR_FAILED, EADDRNOTAVAIL, "QEMU says: %s", why);
+}
+
 /* One line for QEMU's human monitor, and its answer; the caller frees. */
 static int ask(const struct project *p, const struct state *s, const char *line, char **ret, struct error *err) {
         _cleanup_qmp_ struct qmp *q = NULL;
@@ -40,18 +53,15 @@ static int ask(const struct project *p, const struct state *s, const char *line,
 }
 
 int forward_open(const struct project *p, const struct state *s, const struct forward *f, struct error *err) {
-        _cleanup_free_ char *rule = qemu_forward_rule(f), *line = xasprintf("hostfwd_add " QEMU_NETDEV " %s", rule),
-                            *answer = NULL;
-        int r = ask(p, s, line, &answer, err);
-        if (r < 0)
-                return err_wrap(err, r, "cannot forward port %u", f->host_port);
-        /* It says nothing when it has done it. */
-        size_t len = strcspn(answer, "\r\n");
-        if (len == 0)
+        _cleanup_free_ char *rule = qemu_forward_rule(f);
+        _cleanup_qmp_ struct qmp *q = NULL;
+        int r = vm_connect(p, s, MONITOR_TIMEOUT_MS, &q, err);
+        if (r == 0)
+                r = forward_add(q, rule, err);
+        if (r == 0)
                 return 0;
-        _cleanup_free_ char *why = str_printable(answer, len);
-        r = err_set(err, ERR_FAILED, EADDRNOTAVAIL, "cannot forward port %u: QEMU says: %s", f->host_port, why);
-        if (f->host_port < UNPRIVILEGED_PORT)
+        err_wrap(err, r, "cannot forward port %u", f->host_port);
+        if (r == -EADDRNOTAVAIL && f->host_port < UNPRIVILEGED_PORT)
                 err_hint(err, "ports below %d are the administrator's; use a higher one: k3s-vm ports add %u:%u",
                          UNPRIVILEGED_PORT, f->host_port + 8000U, f->guest_port);
         return r;

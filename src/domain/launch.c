@@ -172,20 +172,27 @@ int launch_qemu(const struct launch *l, bool resume, struct launched *ret, struc
         if (r < 0)
                 return r;
 
-        _cleanup_strv_ struct strv resuming = {0};
+        _cleanup_strv_ struct strv argv = {0};
+        _cleanup_config_ struct config *config = NULL;
         _cleanup_close_ int devices_fd = -1;
         if (resume) {
-                suspend_files_arguments(p, &l->argv, &resuming);
+                suspend_files_arguments(p, &l->argv, &argv);
                 r = suspend_files_open(p, &devices_fd, err);
                 if (r < 0)
                         return r;
+        } else {
+                strv_extend(&argv, (const char *const *)l->argv.items);
+                /* They may be others than when the orders were given, if this QEMU takes the place of one that crashed.
+                 */
+                if (config_load(p, &config, NULL) == 0)
+                        qemu_update_forwards(&argv, config);
         }
         const struct proc_fd fds[] = {{supervisor_fd, QEMU_FD_SUPERVISOR},
                                       {commands_fd, QEMU_FD_COMMANDS},
                                       {agent_fd, QEMU_FD_AGENT},
                                       {devices_fd, QEMU_FD_DEVICES}};
         struct proc_spec spec = PROC_SPEC_INIT;
-        spec.argv = (const char *const *)(resume ? resuming.items : l->argv.items);
+        spec.argv = (const char *const *)argv.items;
         spec.stdout_fd = log;
         spec.stderr_fd = log;
         spec.fds = fds;

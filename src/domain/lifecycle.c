@@ -12,10 +12,13 @@
 #include <k3s-vm/ports.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/ready.h>
+#include <k3s-vm/snapshot.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
 #include <k3s-vm/web_env.h>
+
+#include "lifecycle_internal.h"
 
 #define SHUTDOWN_GRACE_MS (60U * 1000) /* K3s ends its pods; under TCG that takes ten seconds */
 #define MONITOR_TIMEOUT_MS 3000
@@ -106,8 +109,7 @@ int lifecycle_check_ports(const struct lifecycle *l, const struct state *s, stru
         return 0;
 }
 
-/* What the user wants of the VM; a supervisor acts on it. */
-static int save_intent(const struct lifecycle *l, struct state *s, const char *intent, struct error *err) {
+int lifecycle_save_intent(const struct lifecycle *l, struct state *s, const char *intent, struct error *err) {
         free(s->intent);
         s->intent = xstrdup(intent);
         return state_save(l->project, s, err);
@@ -116,7 +118,7 @@ static int save_intent(const struct lifecycle *l, struct state *s, const char *i
 /* The intent "stopped", on a full disk too: stopping and destroying VMs is how room is made. A VM that comes down in
  * order, or under a command's lock, stays down without it. */
 static int save_stopped(const struct lifecycle *l, struct state *s, struct error *err) {
-        int r = save_intent(l, s, "stopped", err);
+        int r = lifecycle_save_intent(l, s, "stopped", err);
         if (r != -ENOSPC && r != -EDQUOT)
                 return r;
         progress_warn(l->progress, "the disk of the project is full: %s is not up to date", l->project->state_path);
@@ -177,11 +179,10 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
         return supervisor_start(p, s, &argv, ret_vm, ret_resumed, l->progress, err);
 }
 
-/* A live QEMU whose state was being saved, or loaded, by a command or a supervisor that was killed meanwhile: it goes
- * on if its guest stands still for nothing, and is ended, @vm left empty, if its state is whole. */
-static int settle(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+int lifecycle_settle(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
         const struct project *p = l->project;
-        if (!suspend_exists(p) && !str_eq(s->intent, "suspended"))
+        _cleanup_free_ char *snapshot = snapshot_folder(p, SNAPSHOT_NEW);
+        if (!suspend_exists(p) && !str_eq(s->intent, "suspended") && !fs_exists(snapshot))
                 return 0;
         int r = 0;
         if (!supervisor_alive(p)) {
@@ -200,20 +201,20 @@ static int settle(const struct lifecycle *l, struct state *s, struct process *vm
         }
         if (!proc_alive(vm->pidfd))
                 process_close(vm);
-        return 0;
+        return fs_remove_tree(snapshot, err);
 }
 
 /* A live QEMU of this VM is used as it is, with a supervisor if it lost its own. One whose monitor is dead is ended,
  * so that a new one can be started: @ret_vm is left empty. One that is paused is the user's to decide about. */
 static int take_over(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
-        int r = settle(l, s, vm, err);
+        int r = lifecycle_settle(l, s, vm, err);
         if (r < 0 || vm->pidfd < 0)
                 return r;
         _cleanup_qmp_ struct qmp *monitor = NULL;
         if (vm_connect(l->project, s, MONITOR_TIMEOUT_MS, &monitor, NULL) < 0) {
                 progress_warn(l->progress, "the VM's QEMU (process %d) does not answer; it is ended and started again",
                               vm->pid);
-                r = save_intent(l, s, "stopped", err);
+                r = lifecycle_save_intent(l, s, "stopped", err);
                 if (r == 0)
                         r = vm_end(l->project, s, vm, false, 0, l->progress, err);
                 process_close(vm);
@@ -229,7 +230,7 @@ static int take_over(const struct lifecycle *l, struct state *s, struct process 
         }
         if (supervisor_adopt(l->project, s, vm, NULL) == 0)
                 progress_debug(l->progress, "process %d is the VM's QEMU", vm->pid);
-        return save_intent(l, s, "running", err);
+        return lifecycle_save_intent(l, s, "running", err);
 }
 
 static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, bool *ret_resumed,
@@ -240,10 +241,10 @@ static int start_qemu(const struct lifecycle *l, struct state *s, struct process
         state_clear_phases(s);
         r = launch(l, s, ret_vm, ret_resumed, err);
         if (r < 0) {
-                save_intent(l, s, "stopped", NULL);
+                lifecycle_save_intent(l, s, "stopped", NULL);
                 return err_wrap(err, r, "cannot start the VM");
         }
-        r = save_intent(l, s, "running", err);
+        r = lifecycle_save_intent(l, s, "running", err);
         return r < 0 ? r : registry_put(l->project, s, err);
 }
 
@@ -260,6 +261,16 @@ static int wait_ready(const struct lifecycle *l, struct state *s, const struct p
                         .resumed = resumed,
         };
         return ready_wait(&ready, err);
+}
+
+/* For `reset --warm`. A VM without it is as good. */
+static void keep_first_ready(const struct lifecycle *l, struct state *s) {
+        _cleanup_error_ struct error why = ERROR_INIT;
+        struct progress_phase *phase = progress_begin(l->progress, "keep", "keeping the first Ready state");
+        int r = lifecycle_snapshot_save(l, s, SNAPSHOT_WARM, &why);
+        progress_end(l->progress, phase, r == 0, r == 0 ? "kept for reset --warm" : NULL);
+        if (r < 0)
+                progress_warn(l->progress, "the first Ready state is not kept for `reset --warm`: %s", why.message);
 }
 
 int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err) {
@@ -282,6 +293,8 @@ int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_ru
         }
         if (r < 0)
                 return r;
+        if (!s->ready_once && s->payload_name && str_eq(l->config->warm_reset, "on"))
+                keep_first_ready(l, s);
         s->ready_once = true;
         r = state_save(l->project, s, err);
         if (r == 0)
@@ -289,8 +302,7 @@ int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_ru
         return r;
 }
 
-/* So that a guest that has to boot after all finds everything it was told was written. Saving works without it. */
-static void sync_guest(const struct lifecycle *l, const struct state *s) {
+void lifecycle_sync_guest(const struct lifecycle *l, const struct state *s) {
         _cleanup_free_ char *answer = NULL;
         if (agent_is_there(s) && agent_ask(l->project, s, "sync", NULL, SYNC_TIMEOUT_MS, &answer, NULL) == 0)
                 return;
@@ -308,18 +320,18 @@ static void sync_guest(const struct lifecycle *l, const struct state *s) {
 
 /* Has the supervisor save the state and ends QEMU. */
 static int suspend(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
-        sync_guest(l, s);
+        lifecycle_sync_guest(l, s);
         int r = interrupt_check(err);
         if (r == 0)
                 r = supervisor_adopt(l->project, s, vm, err);
         if (r == 0)
-                r = save_intent(l, s, "suspended", err);
+                r = lifecycle_save_intent(l, s, "suspended", err);
         if (r < 0)
                 return r;
         r = supervisor_ask(l->project, s->uuid, "suspend", SUSPEND_TIMEOUT_MS, NULL, err);
         /* One that hung up has ended with its QEMU. Whether the state is whole is what counts. */
         if (r < 0 && !suspend_exists(l->project)) {
-                save_intent(l, s, "running", NULL);
+                lifecycle_save_intent(l, s, "running", NULL);
                 return r;
         }
         error_clear(err);
@@ -354,7 +366,7 @@ static int stop_gone(const struct lifecycle *l, struct state *s, enum stop_how h
                 return start_qemu(l, s, ret_vm, &resumed, err);
         }
         /* One that crashed may be about to be started again. */
-        save_intent(l, s, "stopped", NULL);
+        lifecycle_save_intent(l, s, "stopped", NULL);
         supervisor_end(l->project, 0, NULL);
         if (suspended && how == STOP_FORCE) {
                 progress_note(l->progress, "the saved state is dropped; the disk is kept");
@@ -367,7 +379,7 @@ static int stop_gone(const struct lifecycle *l, struct state *s, enum stop_how h
 
 int lifecycle_stop(const struct lifecycle *l, struct state *s, enum stop_how how, struct error *err) {
         _cleanup_process_ struct process vm = PROCESS_INIT;
-        int r = vm_find(l->project, s, &vm, NULL) == 0 ? settle(l, s, &vm, err) : 0;
+        int r = vm_find(l->project, s, &vm, NULL) == 0 ? lifecycle_settle(l, s, &vm, err) : 0;
         if (r < 0)
                 return r;
         if (vm.pidfd < 0) {

@@ -158,6 +158,49 @@ static void push_network(const struct qemu_spec *spec, struct strv *v) {
                    tail, tail + 2, tail + 4, (unsigned)SLOT_NET);
 }
 
+#define FIXED_FORWARDS 3 /* forward_configured() has them first */
+#define FORWARD ",hostfwd="
+
+/* The network's value in an argument vector; NULL: there is no network. */
+static char **find_network(const struct strv *argv) {
+        for (size_t i = 1; i + 1 < argv->len; i++)
+                if (str_eq(argv->items[i], "-netdev"))
+                        return &argv->items[i + 1];
+        return NULL;
+}
+
+void qemu_forwards(const struct strv *argv, struct strv *ret) {
+        char **value = find_network(argv);
+        for (const char *p = value ? strstr(*value, FORWARD) : NULL; p;) {
+                p += strlen(FORWARD);
+                const char *next = strstr(p, FORWARD);
+                strv_push_take(ret, xstrndup(p, next ? (size_t)(next - p) : strlen(p)));
+                p = next;
+        }
+}
+
+void qemu_set_forwards(struct strv *argv, const struct strv *rules) {
+        char **value = find_network(argv);
+        if (!value)
+                return;
+        const char *end = strstr(*value, FORWARD);
+        _cleanup_buf_ struct buf b = BUF_INIT(0);
+        buf_append(&b, *value, end ? (size_t)(end - *value) : strlen(*value));
+        for (size_t i = 0; i < rules->len; i++)
+                buf_printf(&b, FORWARD "%s", rules->items[i]);
+        free(*value);
+        *value = buf_take(&b);
+}
+
+void qemu_update_forwards(struct strv *argv, const struct config *c) {
+        _cleanup_strv_ struct strv rules = {0};
+        qemu_forwards(argv, &rules);
+        strv_truncate(&rules, FIXED_FORWARDS);
+        for (size_t i = 0; i < c->n_forwards; i++)
+                strv_push_take(&rules, qemu_forward_rule(&c->forwards[i]));
+        qemu_set_forwards(argv, &rules);
+}
+
 static void push_devices(struct strv *v) {
         push2(v, "-object", "rng-builtin,id=rng0");
         strv_push(v, "-device");

@@ -168,3 +168,9 @@ int qemu_grow_disk(const char *path, unsigned gib, struct error *err) {
         const char *const argv[] = {"qemu-img", "resize", "-q", "-f", "qcow2", path, size, NULL};
         return run_qemu_img(argv, what, err);
 }
+
+int qemu_snapshot_disk(const char *path, enum qemu_snapshot what, const char *tag, struct error *err) {
+        const char option[] = {'-', (char)what, '\0'};
+        const char *const argv[] = {"qemu-img", "snapshot", "-q", option, tag, path, NULL};
+        return run_qemu_img(argv, "cannot change the disk's snapshots", err);
+}

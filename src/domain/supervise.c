@@ -153,9 +153,11 @@ static struct json *on_request(const char *verb, void *userdata, struct error *e
         }
         if (str_eq(verb, "suspend"))
                 return supervise_suspend(v, err);
+        if (str_eq(verb, "snapshot"))
+                return supervise_snapshot(v, err);
         if (str_eq(verb, "unsuspend"))
                 return supervise_unsuspend(v, err);
-        err_set(err, ERR_USAGE, EINVAL, "there are ping, status, reconnect, suspend and unsuspend");
+        err_set(err, ERR_USAGE, EINVAL, "there are ping, status, reconnect, suspend, unsuspend and snapshot");
         return NULL;
 }
 

@@ -69,6 +69,8 @@ void supervise_monitor_lost(struct supervisor *v, const char *why);
 int supervise_suspend_begin(struct supervisor *v, struct error *err);
 /* Saves the VM's state and ends QEMU, which is gone soon after. NULL, with @err filled in: the guest runs on. */
 struct json *supervise_suspend(struct supervisor *v, struct error *err);
+/* Saves memory and devices to the folder SNAPSHOT_NEW and marks the disk; the guest runs on. */
+struct json *supervise_snapshot(struct supervisor *v, struct error *err);
 /* Lets a guest run on whose state was about to be saved by a supervisor that is gone. */
 struct json *supervise_unsuspend(struct supervisor *v, struct error *err);
 /* Before QEMU is started: v->state is the state to go on from. One that is of no use is dropped, and v->not_resumed

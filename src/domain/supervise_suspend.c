@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/snapshot.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/suspend.h>
 
@@ -48,13 +49,13 @@ static int query_status(struct supervisor *v, struct json **ret, struct error *e
 }
 
 /* As large as the state can get: what the guest has touched of its memory, or since it was resumed. */
-static int check_room(const struct supervisor *v, struct error *err) {
+static int check_room(const struct supervisor *v, uint64_t more, struct error *err) {
         uint64_t memory_kib = 0, room = 0;
         int r = fs_free_bytes(v->project->vm_dir, &room, err);
         if (r < 0)
                 return r;
         proc_anonymous_kib(v->pid, &memory_kib);
-        uint64_t need = memory_kib * 1024 + HEADROOM_BYTES;
+        uint64_t need = memory_kib * 1024 + more + HEADROOM_BYTES;
         if (room >= need)
                 return 0;
         _cleanup_free_ char *have = str_bytes(room), *want = str_bytes(need);
@@ -62,18 +63,52 @@ static int check_room(const struct supervisor *v, struct error *err) {
                        want);
 }
 
-struct json *supervise_suspend(struct supervisor *v, struct error *err) {
+/* @more: bytes beside what the guest has touched. @ret_ran: it was not paused already. */
+static int make_still(struct supervisor *v, uint64_t more, bool *ret_ran, struct error *err) {
         _cleanup_json_ struct json *status = NULL;
         int r = query_status(v, &status, err);
         const char *text = json_string_or(json_get(status, "status"), "");
         /* One that was paused by hand, or by a save that was cut off, can be saved as it is. */
-        bool runs = str_eq(text, "running");
-        if (r == 0 && !runs && !str_eq(text, "paused"))
+        *ret_ran = str_eq(text, "running");
+        if (r == 0 && !*ret_ran && !str_eq(text, "paused"))
                 r = err_set(err, ERR_STATE, EBUSY, "the guest is in the state \"%s\"", text);
         if (r == 0)
-                r = check_room(v, err);
-        if (r == 0 && runs)
+                r = check_room(v, more, err);
+        if (r == 0 && *ret_ran)
                 r = qmp_call(v->qmp, "stop", NULL, QMP_TIMEOUT_MS, NULL, err);
+        return r;
+}
+
+struct json *supervise_snapshot(struct supervisor *v, struct error *err) {
+        _cleanup_free_ char *folder = snapshot_folder(v->project, SNAPSHOT_NEW),
+                            *mapped = path_join(v->project->vm_dir, "suspend.memory");
+        _cleanup_suspended_ struct suspended saved = {0};
+        int64_t copied = fs_allocated(mapped);
+        uint64_t begin = now_ms();
+        bool ran = false;
+        int r = make_still(v, copied > 0 ? (uint64_t)copied : 0, &ran, err);
+        if (r == 0)
+                r = suspend_snapshot(v->project, folder, v->qmp, v->pid, &v->launch.argv, &saved, err);
+        if (ran)
+                qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, NULL);
+        if (r < 0) {
+                supervise_note_text(v, "no-snapshot", "why", err->message);
+                return NULL;
+        }
+        struct json *answer = json_new_object();
+        json_set_string(answer, "tag", saved.tag);
+        json_set_number(answer, "bytes", (double)saved.bytes);
+        json_set_number(answer, "save_ms", (double)(now_ms() - begin));
+        supervise_note(v, "snapshot", json_copy(answer));
+        struct json *machine = json_set_array(answer, "machine");
+        for (size_t i = 0; i < saved.machine.len; i++)
+                json_append_string(machine, saved.machine.items[i]);
+        return answer;
+}
+
+struct json *supervise_suspend(struct supervisor *v, struct error *err) {
+        bool ran = false;
+        int r = make_still(v, 0, &ran, err);
         uint64_t begin = now_ms();
         if (r == 0) {
                 r = suspend_save(v->project, v->qmp, v->pid, &v->launch.argv, &v->state, err);

@@ -66,6 +66,7 @@ static const struct sandbox_rule supervise_syscalls[] = {
                 {.syscall = "_llseek"},
                 {.syscall = "pread64"},
                 {.syscall = "pwrite64"},
+                {.syscall = "copy_file_range"},
                 {.syscall = "stat"},
                 {.syscall = "stat64"},
                 {.syscall = "lstat"},

@@ -7,8 +7,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <k3s-vm/forward.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/qemu.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/suspend.h>
 #include <k3s-vm/vm.h>
@@ -181,6 +183,23 @@ static bool knows_project(const struct project *p) {
         return find_supervisor(p, &v) == 0 && proc_cmdline(v.pid, &cmdline) == 0 && strv_contains(&cmdline, p->root);
 }
 
+/* A QEMU that was resumed got its ports later, and its command line does not name them. */
+static void name_forwards(const struct project *p, const struct state *s, struct strv *argv) {
+        _cleanup_strv_ struct strv rules = {0};
+        _cleanup_config_ struct config *c = NULL;
+        qemu_forwards(argv, &rules);
+        if (rules.len > 0 || config_load(p, &c, NULL) < 0)
+                return;
+        c->api_port = s->api_port;
+        c->ssh_port = s->ssh_port;
+        c->web_port = s->web_port;
+        _cleanup_free_ struct forward *forwards = NULL;
+        size_t n = forward_configured(c, &forwards);
+        for (size_t i = 0; i < n; i++)
+                strv_push_take(&rules, qemu_forward_rule(&forwards[i]));
+        qemu_set_forwards(argv, &rules);
+}
+
 int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err) {
         if (supervisor_alive(p)) {
                 if (knows_project(p))
@@ -195,6 +214,7 @@ int supervisor_adopt(const struct project *p, const struct state *s, const struc
                 return err_set(err, ERR_STATE, ESRCH, "the VM is gone");
         /* Should it have to be started again, it boots. */
         suspend_files_strip(&argv);
+        name_forwards(p, s, &argv);
         _cleanup_json_ struct json *orders = launch_to_json(p->root, s->uuid, s->name, &argv);
         struct json *adopt = json_set_object(orders, "adopt");
         json_set_number(adopt, "pid", vm->pid);

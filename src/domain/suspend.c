@@ -14,7 +14,8 @@
 #define SUSPEND_MAX_BYTES (256U * 1024)
 #define NOT_SYNCED "\"synced\": 0"
 
-static const char *const kinds[] = {[SUSPENDED_IN_FILES] = "files", [SUSPENDED_IN_DISK] = "disk"};
+static const char *const kinds[] = {
+                [SUSPENDED_IN_FILES] = "files", [SUSPENDED_IN_DISK] = "disk", [SUSPENDED_NOT] = "off"};
 
 void suspended_clear(struct suspended *s) {
         free(s->tag);
@@ -25,7 +26,7 @@ void suspended_clear(struct suspended *s) {
 }
 
 static char *suspend_path(const struct project *p) {
-        return path_join(p->vm_dir, "suspend.json");
+        return path_join(p->vm_dir, SUSPEND_RECORD);
 }
 
 bool suspend_exists(const struct project *p) {
@@ -48,8 +49,8 @@ static bool read_kind(const struct json *j, enum suspended_kind *ret) {
         return false;
 }
 
-int suspend_load(const struct project *p, struct suspended *ret, struct error *err) {
-        _cleanup_free_ char *path = suspend_path(p);
+int suspend_read_record(const char *folder, struct suspended *ret, struct error *err) {
+        _cleanup_free_ char *path = path_join(folder, SUSPEND_RECORD);
         _cleanup_json_ struct json *j = NULL;
         _cleanup_error_ struct error cause = ERROR_INIT;
         int r = json_read_file(path, SUSPEND_MAX_BYTES, &j, &cause);
@@ -59,15 +60,28 @@ int suspend_load(const struct project *p, struct suspended *ret, struct error *e
                         .tag = xstrdup(json_string(json_get(j, "tag"))),
                         .time_ms = json_u64_or(json_get(j, "time"), 0),
                         .bytes = json_u64_or(json_get(j, "bytes"), 0),
+                        .disk_gib = (unsigned)json_u64_or(json_get(j, "disk_gib"), 0),
                         .boot_id = xstrdup(json_string(json_get(j, "boot_id"))),
                         .synced = json_u64_or(json_get(j, "synced"), 0) == 1,
         };
         read_lines(json_get(j, "machine"), &s.machine);
         read_lines(json_get(j, "files"), &s.files);
         bool known = json_u64_or(json_get(j, "schema"), 0) == SUSPEND_SCHEMA && read_kind(j, &s.kind);
-        if (r < 0 || !known || !s.tag || !str_starts(s.tag, SUSPEND_TAG) || s.machine.len == 0 ||
-            (s.kind == SUSPENDED_IN_FILES && s.files.len == 0))
+        if (r < 0 || !known || !s.tag || (s.machine.len == 0 && s.kind != SUSPENDED_NOT))
                 return err_set(err, ERR_FAILED, EUCLEAN, "%s is damaged", path);
+        *ret = s;
+        s = (struct suspended){0};
+        return 0;
+}
+
+int suspend_load(const struct project *p, struct suspended *ret, struct error *err) {
+        _cleanup_suspended_ struct suspended s = {0};
+        int r = suspend_read_record(p->vm_dir, &s, err);
+        if (r < 0)
+                return r;
+        if (!str_starts(s.tag, SUSPEND_TAG) || s.kind == SUSPENDED_NOT ||
+            (s.kind == SUSPENDED_IN_FILES && s.files.len == 0))
+                return err_set(err, ERR_FAILED, EUCLEAN, SUSPEND_RECORD " is damaged");
         *ret = s;
         s = (struct suspended){0};
         return 0;
@@ -79,21 +93,22 @@ static void set_lines(struct json *j, const char *key, const struct strv *lines)
                 json_append_string(list, lines->items[i]);
 }
 
-static int write_record(const struct project *p, const struct suspended *s, struct error *err) {
+int suspend_write_record(const char *folder, const struct suspended *s, bool durable, struct error *err) {
         _cleanup_json_ struct json *j = json_new_object();
         json_set_number(j, "schema", SUSPEND_SCHEMA);
         json_set_string(j, "kind", kinds[s->kind]);
         json_set_string(j, "tag", s->tag);
         json_set_number(j, "time", (double)s->time_ms);
         json_set_number(j, "bytes", (double)s->bytes);
+        json_set_number(j, "disk_gib", s->disk_gib);
         json_set_string(j, "boot_id", s->boot_id);
-        json_set_number(j, "synced", s->kind == SUSPENDED_IN_DISK);
+        json_set_number(j, "synced", durable);
         set_lines(j, "machine", &s->machine);
         set_lines(j, "files", &s->files);
-        _cleanup_free_ char *text = json_print(j, true), *path = suspend_path(p);
+        _cleanup_free_ char *text = json_print(j, true), *path = path_join(folder, SUSPEND_RECORD);
         /* Files that are not on the disk yet are good for as long as this machine runs: so may their record be. */
-        return s->kind == SUSPENDED_IN_DISK ? fs_write_atomic(path, text, strlen(text), 0600, err)
-                                            : fs_write_cache(path, text, strlen(text), 0600, err);
+        return durable ? fs_write_atomic(path, text, strlen(text), 0600, err)
+                       : fs_write_cache(path, text, strlen(text), 0600, err);
 }
 
 static int remove_record(const struct project *p, struct error *err) {
@@ -155,7 +170,9 @@ int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct
         if (r < 0)
                 return r;
         _cleanup_error_ struct error why = ERROR_INIT;
-        r = suspend_files_save(p, q, pid, argv, &s, &why);
+        r = suspend_files_save(p, p->vm_dir, q, pid, argv, &s, &why);
+        if (r == 0)
+                suspend_files_identify(p, &s.files);
         if (r == -ENOSPC)
                 err_move(err, &why); /* nor would there be room in the disk */
         else if (r < 0) {
@@ -165,7 +182,7 @@ int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct
                 r = save_in_disk(p, q, &s, err);
         }
         if (r == 0)
-                r = write_record(p, &s, err);
+                r = suspend_write_record(p->vm_dir, &s, s.kind == SUSPENDED_IN_DISK, err);
         if (r < 0) {
                 remove_record(p, NULL);
                 if (s.kind == SUSPENDED_IN_DISK)
@@ -175,6 +192,49 @@ int suspend_save(const struct project *p, struct qmp *q, pid_t pid, const struct
         *ret = s;
         s = (struct suspended){0};
         return 0;
+}
+
+int suspend_snapshot(const struct project *p, const char *folder, struct qmp *q, pid_t pid, const struct strv *argv,
+                     struct suspended *ret, struct error *err) {
+        uint64_t now = wall_ms();
+        _cleanup_suspended_ struct suspended s = {.time_ms = now};
+        s.tag = xasprintf(SNAPSHOT_TAG "%llu", (unsigned long long)now);
+        int r = ask_machine(q, argv, &s.machine, err);
+        if (r == 0)
+                r = suspend_files_save(p, folder, q, pid, argv, &s, err);
+        if (r == 0)
+                r = suspend_disk_mark(q, s.tag, err);
+        if (r < 0)
+                return r;
+        *ret = s;
+        s = (struct suspended){0};
+        return 0;
+}
+
+int suspend_install(const struct project *p, const char *folder, const struct suspended *from, struct error *err) {
+        uint64_t now = wall_ms();
+        _cleanup_suspended_ struct suspended s = {.kind = SUSPENDED_IN_FILES,
+                                                  .time_ms = from->time_ms,
+                                                  .bytes = from->bytes,
+                                                  .disk_gib = from->disk_gib,
+                                                  .boot_id = proc_boot_id()};
+        s.tag = xasprintf(SUSPEND_TAG "%llu", (unsigned long long)now);
+        strv_extend(&s.machine, (const char *const *)from->machine.items);
+        int r = suspend_files_copy(folder, p->vm_dir, err);
+        if (r < 0)
+                return r;
+        suspend_files_identify(p, &s.files);
+        return suspend_write_record(p->vm_dir, &s, false, err);
+}
+
+int suspend_refresh(const struct project *p, struct error *err) {
+        _cleanup_suspended_ struct suspended s = {0};
+        int r = suspend_load(p, &s, err);
+        if (r < 0 || s.kind != SUSPENDED_IN_FILES)
+                return r;
+        strv_free(&s.files);
+        suspend_files_identify(p, &s.files);
+        return suspend_write_record(p->vm_dir, &s, s.synced, err);
 }
 
 /* Marks the record as good after a reboot of this machine, too: in place, so that one that was used up meanwhile does
@@ -254,5 +314,8 @@ int suspend_resume(const struct project *p, struct qmp *q, const struct suspende
                 r = remove_record(p, err);
         if (r == 0)
                 suspend_files_remove(p, s->kind == SUSPENDED_IN_DISK);
+        /* Last, as the guest is about to answer. */
+        if (r == 0 && s->kind == SUSPENDED_IN_FILES)
+                r = suspend_files_forward(q, argv, err);
         return r;
 }

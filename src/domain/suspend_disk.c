@@ -62,6 +62,20 @@ int suspend_disk_save(struct qmp *q, const char *tag, uint64_t *ret_bytes, struc
         return r;
 }
 
+int suspend_disk_mark(struct qmp *q, const char *tag, struct error *err) {
+        struct json *arguments = json_new_object();
+        json_set_string(arguments, "device", DATA_NODE);
+        json_set_string(arguments, "name", tag);
+        return qmp_call(q, "blockdev-snapshot-internal-sync", arguments, SUSPEND_QMP_TIMEOUT_MS, NULL, err);
+}
+
+int suspend_disk_unmark(struct qmp *q, const char *tag, struct error *err) {
+        struct json *arguments = json_new_object();
+        json_set_string(arguments, "device", DATA_NODE);
+        json_set_string(arguments, "name", tag);
+        return qmp_call(q, "blockdev-snapshot-delete-internal-sync", arguments, SUSPEND_QMP_TIMEOUT_MS, NULL, err);
+}
+
 int suspend_disk_load(struct qmp *q, const char *tag, struct error *err) {
         _cleanup_json_ struct json *nodes = NULL;
         int r = ask_nodes(q, &nodes, err);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <k3s-vm/forward.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/qemu.h>
 
@@ -19,12 +20,12 @@
 #define LOAD_TIMEOUT_MS 60000
 #define LOAD_LOOK_MS 2
 
-static char *memory_path(const struct project *p) {
-        return path_join(p->vm_dir, "suspend.memory");
+static char *memory_path(const char *folder) {
+        return path_join(folder, "suspend.memory");
 }
 
-static char *devices_path(const struct project *p) {
-        return path_join(p->vm_dir, "suspend.devices");
+static char *devices_path(const char *folder) {
+        return path_join(folder, "suspend.devices");
 }
 
 /* The value of "-m", in bytes; 0: there is none. */
@@ -58,9 +59,10 @@ static int save_devices(const char *path, struct qmp *q, struct error *err) {
         return qmp_call(q, "xen-save-devices-state", arguments, LOAD_TIMEOUT_MS, NULL, err);
 }
 
-int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const struct strv *argv,
+int suspend_files_save(const struct project *p, const char *folder, struct qmp *q, pid_t pid, const struct strv *argv,
                        struct suspended *ret, struct error *err) {
-        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        _cleanup_free_ char *memory = memory_path(folder), *devices = devices_path(folder),
+                            *mapped = memory_path(p->vm_dir);
         uint64_t base = 0, written = 0;
         int r = find_memory(q, &base, err);
         if (r == 0)
@@ -68,7 +70,7 @@ int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const 
         if (r == 0)
                 r = save_devices(devices, q, err);
         if (r == 0)
-                r = suspend_memory_save(pid, base, memory_bytes(argv), memory, &written, err);
+                r = suspend_memory_save(pid, base, memory_bytes(argv), mapped, memory, &written, err);
         int64_t memory_used = fs_allocated(memory), devices_used = fs_size(devices);
         if (r == 0 && (memory_used < 0 || devices_used <= 0))
                 r = err_set(err, ERR_FAILED, EIO, "QEMU did not write %s", devices);
@@ -79,13 +81,22 @@ int suspend_files_save(const struct project *p, struct qmp *q, pid_t pid, const 
         ret->kind = SUSPENDED_IN_FILES;
         ret->bytes = (uint64_t)(memory_used + devices_used);
         ret->written = written + (uint64_t)devices_used;
-        suspend_files_identify(p, &ret->files);
         return 0;
 }
 
+int suspend_files_copy(const char *from, const char *to, struct error *err) {
+        _cleanup_free_ char *memory = memory_path(from), *devices = devices_path(from), *to_memory = memory_path(to),
+                            *to_devices = devices_path(to);
+        int r = fs_copy_file(memory, to_memory, err);
+        return r < 0 ? r : fs_copy_file(devices, to_devices, err);
+}
+
 void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret) {
-        _cleanup_free_ char *memory = memory_path(p), *escaped = qemu_escape(memory);
+        _cleanup_free_ char *memory = memory_path(p->vm_dir), *escaped = qemu_escape(memory);
+        static const struct strv none = {0};
         strv_extend(ret, (const char *const *)argv->items);
+        /* They come with suspend_files_forward(): who connects while the guest stands still waits for six seconds. */
+        qemu_set_forwards(ret, &none);
         strv_push(ret, MEMORY_OPTION);
         strv_pushf(ret, MEMORY_BACKEND "size=%" PRIu64 ",share=off,mem-path=%s", memory_bytes(argv), escaped);
         static const char *const more[] = {"-machine", "memory-backend=memory", "-incoming", "defer",
@@ -105,12 +116,21 @@ void suspend_files_strip(struct strv *argv) {
 }
 
 int suspend_files_open(const struct project *p, int *ret_devices_fd, struct error *err) {
-        _cleanup_free_ char *devices = devices_path(p);
+        _cleanup_free_ char *devices = devices_path(p->vm_dir);
         int fd = open(devices, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0)
                 return err_errno(err, errno, "cannot open %s", devices);
         *ret_devices_fd = fd;
         return 0;
+}
+
+int suspend_files_forward(struct qmp *q, const struct strv *argv, struct error *err) {
+        _cleanup_strv_ struct strv rules = {0};
+        qemu_forwards(argv, &rules);
+        int r = 0;
+        for (size_t i = 0; r == 0 && i < rules.len; i++)
+                r = forward_add(q, rules.items[i], err);
+        return r;
 }
 
 int suspend_files_load(struct qmp *q, struct error *err) {
@@ -144,7 +164,7 @@ static void push_identity(struct strv *v, const char *path) {
 }
 
 void suspend_files_identify(const struct project *p, struct strv *ret) {
-        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
         push_identity(ret, p->data_disk);
         push_identity(ret, memory);
         push_identity(ret, devices);
@@ -156,13 +176,13 @@ static int sync_file(const char *path, struct error *err) {
 }
 
 int suspend_files_sync(const struct project *p, struct error *err) {
-        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
         int r = sync_file(memory, err);
         return r < 0 ? r : sync_file(devices, err);
 }
 
 void suspend_files_remove(const struct project *p, bool memory_too) {
-        _cleanup_free_ char *memory = memory_path(p), *devices = devices_path(p);
+        _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
         fs_unlink(devices, NULL);
         if (memory_too)
                 fs_unlink(memory, NULL);

@@ -71,7 +71,15 @@ static int find_mapping(pid_t pid, uint64_t base, uint64_t bytes, dev_t *ret_dev
         return err_set(err, ERR_FAILED, ESTALE, "the guest's memory is not mapped as it should be");
 }
 
-static int open_file(struct memory *m, pid_t pid, const char *path, struct error *err) {
+static int create_file(struct memory *m, const char *path, struct error *err) {
+        int r = fs_unlink(path, err);
+        if (r < 0)
+                return r;
+        m->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        return m->fd < 0 ? err_errno(err, errno, "cannot write %s", path) : 0;
+}
+
+static int open_file(struct memory *m, pid_t pid, const char *mapped, const char *path, struct error *err) {
         dev_t dev = 0;
         ino_t ino = 0;
         struct stat st;
@@ -80,19 +88,24 @@ static int open_file(struct memory *m, pid_t pid, const char *path, struct error
                 return r;
         m->fresh = ino == 0;
         if (m->fresh) {
-                r = fs_unlink(path, err);
-                if (r < 0)
-                        return r;
-                m->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        } else
-                m->fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-        if (m->fd < 0 || fstat(m->fd, &st) < 0)
-                return err_errno(err, errno, "cannot write %s", path);
-        if (!m->fresh && (st.st_dev != dev || st.st_ino != ino))
-                return err_set(err, ERR_FAILED, ESTALE, "%s is not the guest's memory any more", path);
-        if (m->fresh && ftruncate(m->fd, (off_t)m->bytes) < 0)
-                return err_errno(err, errno, "cannot write %s", path);
-        return 0;
+                r = create_file(m, path, err);
+                if (r == 0 && ftruncate(m->fd, (off_t)m->bytes) < 0)
+                        r = err_errno(err, errno, "cannot write %s", path);
+                return r;
+        }
+        _cleanup_close_ int fd = open(mapped, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return err_errno(err, errno, "cannot write %s", mapped);
+        if (st.st_dev != dev || st.st_ino != ino)
+                return err_set(err, ERR_FAILED, ESTALE, "%s is not the guest's memory any more", mapped);
+        if (str_eq(mapped, path)) {
+                m->fd = TAKE_FD(fd);
+                return 0;
+        }
+        r = create_file(m, path, err);
+        if (r == 0)
+                r = fs_copy_sparse(fd, m->fd);
+        return r < 0 ? err_errno(err, -r, "cannot copy %s", mapped) : 0;
 }
 
 static int open_process(struct memory *m, pid_t pid, struct error *err) {
@@ -164,17 +177,18 @@ static int copy_all(struct memory *m, struct error *err) {
         return 0;
 }
 
-int suspend_memory_save(pid_t pid, uint64_t base, uint64_t bytes, const char *path, uint64_t *ret, struct error *err) {
+int suspend_memory_save(pid_t pid, uint64_t base, uint64_t bytes, const char *mapped, const char *path, uint64_t *ret,
+                        struct error *err) {
         struct memory *m = xcalloc(1, sizeof(*m));
         *m = (struct memory){.mem = -1, .pagemap = -1, .fd = -1, .base = base, .bytes = bytes};
         int r = sysconf(_SC_PAGESIZE) == PAGE && base % PAGE == 0
                                 ? open_process(m, pid, err)
                                 : err_set(err, ERR_FAILED, ENOTSUP, "this machine has pages of another size");
         if (r == 0)
-                r = open_file(m, pid, path, err);
+                r = open_file(m, pid, mapped, path, err);
         if (r == 0)
                 r = copy_all(m, err);
-        if (r < 0 && m->fresh && m->fd >= 0)
+        if (r < 0 && m->fd >= 0 && !(str_eq(mapped, path) && !m->fresh))
                 fs_unlink(path, NULL);
         *ret = m->written;
         memory_clear(m);

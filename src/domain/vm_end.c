@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <k3s-vm/exit.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/health.h>
 #include <k3s-vm/interrupt.h>
@@ -119,6 +120,19 @@ static int run_ladder(const struct ending *e, bool orderly, unsigned grace_ms, s
         return r;
 }
 
+/* What a supervisor would have written down, had there been one. */
+static void record_end(const struct ending *e) {
+        _cleanup_vm_exit_ struct vm_exit *known = NULL;
+        if (vm_exit_load(e->project, &known, NULL) == 0 && known->pid == e->vm->pid)
+                return;
+        const struct vm_exit own = {.kind = VM_EXIT_ENDED,
+                                    .reason = "QEMU was ended by a command; it had no supervisor",
+                                    .time_ms = wall_ms(),
+                                    .pid = e->vm->pid,
+                                    .start_time = e->state ? e->state->start_time : 0};
+        vm_exit_save(e->project, &own, NULL);
+}
+
 int vm_end(const struct project *p, const struct state *s, struct process *vm, bool orderly, unsigned grace_ms,
            struct progress *progress, struct error *err) {
         const struct ending e = {.project = p, .state = s, .vm = vm, .progress = progress};
@@ -129,6 +143,7 @@ int vm_end(const struct project *p, const struct state *s, struct process *vm, b
         r = supervisor_end(p, SUPERVISOR_GRACE_MS, err);
         if (r < 0)
                 return r;
+        record_end(&e);
         if (s) {
                 health_forget(p, s->uuid);
                 launch_remove_leftovers(p, s->uuid);

@@ -254,6 +254,24 @@ pods() { kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.sta
   until_ok 60 web_page_is_there
 }
 
+@test "reset --warm goes back to the first Ready state in place, with the same certificates, and snapshots to later ones" {
+  kubectl create configmap late --from-literal=a=1
+  "$K3S_VM" snapshot save with-late
+  before=$(pods)
+  kubectl config view --raw >"$BATS_TEST_TMPDIR/kubeconfig"
+  "$K3S_VM" reset --warm --yes
+  kubectl config view --raw | cmp - "$BATS_TEST_TMPDIR/kubeconfig"
+  kubectl get nodes --no-headers | grep -q ' Ready '
+  run -1 kubectl get configmap late
+  run -1 kubectl get deployment web
+  "$K3S_VM" snapshot restore with-late
+  kubectl get configmap late
+  kubectl get nodes --no-headers | grep -q ' Ready '
+  [ "$(pods)" = "$before" ]
+  until_ok 60 web_page_is_there
+  "$K3S_VM" snapshot delete with-late
+}
+
 @test "stop --shutdown and start keep the Deployment, its Secret and the certificates" {
   kubectl create secret generic kept --from-literal=word=hello
   before=$(kubectl get secret kept -o 'jsonpath={.metadata.uid}')

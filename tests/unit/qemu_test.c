@@ -280,8 +280,40 @@ static void half_a_disk_of_a_killed_run_is_no_obstacle(void **state) {
         assert_non_null(err.message);
 }
 
+static void forwards_are_brought_up_to_date_behind_the_fixed_ones(void **state) {
+        (void)state;
+        struct forward forwards[] = {{8080, 80}, {9090, 90}};
+        struct config c = {.forwards = forwards, .n_forwards = 2};
+#define FIXED "user,id=net0,hostfwd=a,hostfwd=b,hostfwd=c"
+        static const struct {
+                const char *before;
+                size_t n;
+                const char *after;
+        } cases[] = {
+                        {FIXED, 0, FIXED},
+                        {FIXED, 1, FIXED ",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80"},
+                        {FIXED ",hostfwd=old,hostfwd=older", 0, FIXED},
+                        {FIXED ",hostfwd=old", 2,
+                         FIXED ",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80,hostfwd=tcp:127.0.0.1:9090-10.0.2.15:90"},
+        };
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_strv_ struct strv argv = {0};
+                const char *const words[] = {"qemu", "-S", "-netdev", cases[i].before, "-device", "x", NULL};
+                strv_extend(&argv, words);
+                c.n_forwards = cases[i].n;
+                qemu_update_forwards(&argv, &c);
+                assert_string_equal(argv.items[3], cases[i].after);
+                assert_int_equal(argv.len, 6);
+        }
+        _cleanup_strv_ struct strv without = {0};
+        strv_push(&without, "qemu");
+        qemu_update_forwards(&without, &c);
+        assert_int_equal(without.len, 1);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
+                        cmocka_unit_test(forwards_are_brought_up_to_date_behind_the_fixed_ones),
                         cmocka_unit_test(argv_of_a_direct_kernel_boot_under_tcg),
                         cmocka_unit_test(argv_of_a_disk_that_boots_itself_under_kvm),
                         cmocka_unit_test(argv_doubles_commas_in_paths_and_keeps_every_other_byte),

@@ -84,7 +84,7 @@ static void memory_is_saved_and_then_only_what_was_changed(void **state) {
         uint64_t base = 0, written = 0;
         _cleanup_error_ struct error err = ERROR_INIT;
         pid_t pid = start(-1, first_life, &base);
-        if (suspend_memory_save(pid, base, BYTES, path, &written, &err) < 0)
+        if (suspend_memory_save(pid, base, BYTES, path, path, &written, &err) < 0)
                 fail_msg("%s", err.message);
         end(pid);
         check_file(path, false);
@@ -94,7 +94,7 @@ static void memory_is_saved_and_then_only_what_was_changed(void **state) {
 
         _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
         pid = start(fd, second_life, &base);
-        if (suspend_memory_save(pid, base, BYTES, path, &written, &err) < 0)
+        if (suspend_memory_save(pid, base, BYTES, path, path, &written, &err) < 0)
                 fail_msg("%s", err.message);
         end(pid);
         check_file(path, true);
@@ -106,16 +106,16 @@ static void another_mapping_or_another_file_is_refused_and_untouched(void **stat
         _cleanup_free_ char *path = path_join(s->dir, "memory"), *other = path_join(s->dir, "other");
         uint64_t base = 0, written = 0;
         pid_t pid = start(-1, first_life, &base);
-        assert_int_equal(suspend_memory_save(pid, base, BYTES / 2, path, &written, NULL), -ESTALE);
-        assert_int_equal(suspend_memory_save(pid, base + PAGE, BYTES, path, &written, NULL), -ESTALE);
+        assert_int_equal(suspend_memory_save(pid, base, BYTES / 2, path, path, &written, NULL), -ESTALE);
+        assert_int_equal(suspend_memory_save(pid, base + PAGE, BYTES, path, path, &written, NULL), -ESTALE);
         assert_false(fs_exists(path));
-        assert_int_equal(suspend_memory_save(pid, base, BYTES, path, &written, NULL), 0);
+        assert_int_equal(suspend_memory_save(pid, base, BYTES, path, path, &written, NULL), 0);
         end(pid);
 
         _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
         pid = start(fd, second_life, &base);
         scratch_write(other, "mine");
-        assert_int_equal(suspend_memory_save(pid, base, BYTES, other, &written, NULL), -ESTALE);
+        assert_int_equal(suspend_memory_save(pid, base, BYTES, other, other, &written, NULL), -ESTALE);
         end(pid);
         _cleanup_free_ char *text = scratch_read(other);
         assert_string_equal(text, "mine");
@@ -128,7 +128,7 @@ static void a_process_that_is_gone_leaves_no_file(void **state) {
         uint64_t base = 0, written = 0;
         pid_t pid = start(-1, first_life, &base);
         end(pid);
-        assert_true(suspend_memory_save(pid, base, BYTES, path, &written, NULL) < 0);
+        assert_true(suspend_memory_save(pid, base, BYTES, path, path, &written, NULL) < 0);
         assert_false(fs_exists(path));
 }
 

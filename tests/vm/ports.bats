@@ -33,6 +33,13 @@ fetch() {
   [ "$("$K3S_VM" --json ports | jq -c ".running, (.forwards[] | select(.port == $port) | .key, .open)" | tr '\n' ' ')" = \
     'true "FORWARDS" true ' ]
 
+  # QEMU started anew by the supervisor has it, too.
+  kill -KILL "$(vm_pid)"
+  event_seen repair:restarted 30
+  "$K3S_VM" start
+  serve
+  [ "$(fetch "$port")" = "hello from the guest" ]
+
   "$K3S_VM" restart
   tr '\0' '\n' <"/proc/$(vm_pid)/cmdline" | grep -q "hostfwd=tcp:127.0.0.1:$port-10.0.2.15:8000"
   serve
