@@ -175,6 +175,8 @@ int supervise_resume(struct supervisor *v, struct error *err) {
         int r = suspend_resume(v->project, v->qmp, &v->state, &v->launch.argv, &why);
         if (r == 0)
                 r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, &why);
+        if (r == 0 && !in_disk)
+                r = suspend_files_forward(v->qmp, &v->launch.argv, &why);
         if (r < 0) {
                 int forgotten = supervise_resume_failed(v, &why, err);
                 return forgotten < 0 ? forgotten : r == -ESTALE && in_disk ? 0 : -EAGAIN;

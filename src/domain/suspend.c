@@ -314,8 +314,5 @@ int suspend_resume(const struct project *p, struct qmp *q, const struct suspende
                 r = remove_record(p, err);
         if (r == 0)
                 suspend_files_remove(p, s->kind == SUSPENDED_IN_DISK);
-        /* Last, as the guest is about to answer. */
-        if (r == 0 && s->kind == SUSPENDED_IN_FILES)
-                r = suspend_files_forward(q, argv, err);
         return r;
 }

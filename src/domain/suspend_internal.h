@@ -24,8 +24,6 @@ int suspend_files_save(const struct project *p, const char *folder, struct qmp *
 int suspend_files_copy(const char *from, const char *to, struct error *err);
 /* For a QEMU that was started with suspend_files_arguments(). */
 int suspend_files_load(struct qmp *q, struct error *err);
-/* Opens the ports that @argv names. */
-int suspend_files_forward(struct qmp *q, const struct strv *argv, struct error *err);
 /* Which files they are at the moment, the disk among them: a line each, for the record. */
 void suspend_files_identify(const struct project *p, struct strv *ret);
 /* Both are on the disk, even after a power cut. */
