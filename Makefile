@@ -102,15 +102,15 @@ $O/%.o: %.c
 # The guests' and payloads' own files travel inside the program, as a tar with nothing in it that differs
 # from machine to machine.
 EMBEDDED := $(shell find -L src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
-$O/embedded.tar.gz: $(EMBEDDED) Makefile
+$O/embedded.tar.xz: $(EMBEDDED) Makefile
 	$(call say,TAR,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --dereference --hard-dereference \
-		-h -C src -cf - guest payload | gzip -n9 > $@
+		-h -C src -cf - guest payload | xz -9e > $@
 
-$O/embedded.o: src/embedded.S $O/embedded.tar.gz
+$O/embedded.o: src/embedded.S $O/embedded.tar.xz
 	$(call say,AS,$<)
-	$(Q)$(CC) -DEMBEDDED_TAR='"$O/embedded.tar.gz"' -c -o $@ $<
+	$(Q)$(CC) -DEMBEDDED_TAR='"$O/embedded.tar.xz"' -c -o $@ $<
 
 $(LIBRARY): $(filter-out $O/src/commands/main.o,$(OBJECTS))
 	$(Q)rm -f $@

@@ -31,6 +31,7 @@ needs() {
 build cmd:cc                    gcc                    gcc               gcc             gcc
 build cmd:make                  make                   make              make            make
 build cmd:pkg-config            pkg-config             pkgconf-pkg-config pkgconf        pkgconf
+build cmd:xz                    xz-utils               xz                 xz             xz
 build pc:libcurl                libcurl4-openssl-dev   libcurl-devel     curl            libcurl-devel
 build pc:libarchive             libarchive-dev         libarchive-devel  libarchive      libarchive-devel
 build pc:libcjson               libcjson-dev           cjson-devel       cjson           cJSON-devel

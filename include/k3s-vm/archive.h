@@ -11,10 +11,10 @@
 
 #include <k3s-vm/err.h>
 
-/* Unpacks a tar held in memory, plain or gzipped, below @folder (which exists), only the members under @prefix ("":
- * all), with the prefix taken off. Permission bits are kept, owners and set-user-id bits are not; existing files are
- * replaced. Absolute names, "..", devices and links that lead out are -EPERM, nothing under @prefix is -ENOENT; what
- * came before the failure stays. */
+/* Unpacks a tar held in memory, plain or packed by gzip or xz, below @folder (which exists), only the members under
+ * @prefix ("": all), with the prefix taken off. Permission bits are kept, owners and set-user-id bits are not; existing
+ * files are replaced. Absolute names, "..", devices and links that lead out are -EPERM, nothing under @prefix is
+ * -ENOENT; what came before the failure stays. */
 int archive_unpack(const void *data, size_t len, const char *prefix, const char *folder, struct error *err);
 
 /* One file of an image. Give exactly one of @source_path and @data (with @len 0: an empty file); neither: a

@@ -44,15 +44,20 @@ struct context {
 
 struct command {
         const char *name;
-        const char *operands;                               /* "IMAGE.tar…", NULL none allowed */
-        const char *summary;                                /* one line for --help */
-        const char *details;                                /* further text of COMMAND --help, may be NULL */
-        struct command_option options[COMMAND_OPTIONS_MAX]; /* ends with a nameless one */
-        bool stops_at_operand; /* options after the first operand are the operand's (ssh, exec) */
-        bool raw;              /* every argument is passed on as it is (kubectl, k9s) */
+        const char *operands;                 /* "IMAGE.tar…", NULL none allowed */
+        const char *summary;                  /* one line for --help */
+        const char *details;                  /* further text of COMMAND --help, may be NULL */
+        const struct command_option *options; /* COMMAND_OPTIONS(); NULL: none */
+        bool stops_at_operand;                /* options after the first operand are the operand's (ssh, exec) */
+        bool raw;                             /* every argument is passed on as it is (kubectl, k9s) */
         bool hidden;
         int (*run)(struct context *ctx, const struct arguments *args, struct error *err);
 };
+
+/* The options of a command, COMMAND_OPTIONS_MAX - 1 at most, with the nameless one that ends them. */
+#define COMMAND_OPTIONS(...) ((const struct command_option[]){__VA_ARGS__, {0}})
+/* Never NULL. */
+const struct command_option *command_options(const struct command *c);
 
 extern const struct command *const commands[]; /* NULL-terminated, in the order of --help */
 const struct command *command_find(const char *name);

@@ -180,11 +180,13 @@ const struct command cmd_apply = {
                 .details = "Without -f: .k3s-vm/manifests/, base.json first, then *.json, *.yaml and *.yml by name. It "
                            "is\n"
                            "a server-side apply; objects that are as they should be are not sent again.",
-                .options = {{"file", 'f', "FILE", "a file, a folder or - (standard input) instead; may be repeated"},
-                            {"dry-run", 0, NULL, "let the API say what would change, and change nothing"},
-                            {"prune", 0, NULL, "remove what the manifests had before and no longer have"},
-                            {"force-conflicts", 0, NULL, "take over fields that others manage"},
-                            {"no-wait", 0, NULL, "do not wait until workloads are rolled out"},
-                            {"timeout", 0, "SECONDS", "how long to wait for that (300)"}},
+                .options = COMMAND_OPTIONS(
+                                {"file", 'f', "FILE",
+                                 "a file, a folder or - (standard input) instead; may be repeated"},
+                                {"dry-run", 0, NULL, "let the API say what would change, and change nothing"},
+                                {"prune", 0, NULL, "remove what the manifests had before and no longer have"},
+                                {"force-conflicts", 0, NULL, "take over fields that others manage"},
+                                {"no-wait", 0, NULL, "do not wait until workloads are rolled out"},
+                                {"timeout", 0, "SECONDS", "how long to wait for that (300)"}),
                 .run = run_apply,
 };

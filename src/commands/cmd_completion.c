@@ -68,7 +68,7 @@ static void operand_words(const struct command *c, const char *key_suffix, struc
 static void bash_options_with_argument(bool paths, struct buf *out) {
         _cleanup_strv_ struct strv words = {0};
         for (size_t c = 0; commands[c]; c++)
-                for (const struct command_option *o = commands[c]->options; o->name; o++) {
+                for (const struct command_option *o = command_options(commands[c]); o->name; o++) {
                         if (!o->argument || wants_path(o) != paths)
                                 continue;
                         _cleanup_free_ char *word = xasprintf("--%s", o->name);
@@ -116,7 +116,7 @@ static void print_bash(void) {
                 if (c->raw)
                         continue;
                 _cleanup_strv_ struct strv words = {0}, operands = {0};
-                option_words(c->options, &words);
+                option_words(command_options(c), &words);
                 option_words(shared_options, &words);
                 operand_words(c, "=", &operands);
                 _cleanup_free_ char *options = strv_join(&words, " ");
@@ -204,7 +204,7 @@ static void print_zsh(void) {
                 if (!is_shown(c) || c->raw)
                         continue;
                 printf("        %s)\n            options=(", c->name);
-                zsh_options(c->options);
+                zsh_options(command_options(c));
                 zsh_options(shared_options);
                 printf(")\n            operands=(");
                 zsh_operands(c);
@@ -288,7 +288,7 @@ static void print_fish(void) {
                 fish_quoted(c->summary);
                 printf("\n");
                 _cleanup_free_ char *condition = xasprintf("__k3s_vm_using %s", c->name);
-                fish_options(condition, c->options);
+                fish_options(condition, command_options(c));
                 _cleanup_strv_ struct strv operands = {0};
                 operand_words(c, "=", &operands);
                 _cleanup_free_ char *words = strv_join(&operands, " ");

@@ -35,6 +35,7 @@ static int run_destroy(struct context *ctx, const struct arguments *args, struct
 const struct command cmd_destroy = {
                 .name = "destroy",
                 .summary = "remove the VM, its disk, keys and kubeconfig; the configuration is kept",
-                .options = {{"yes", 'y', NULL, "do not ask"}, {"all", 0, NULL, "remove the configuration as well"}},
+                .options = COMMAND_OPTIONS({"yes", 'y', NULL, "do not ask"},
+                                           {"all", 0, NULL, "remove the configuration as well"}),
                 .run = run_destroy,
 };

@@ -58,6 +58,6 @@ const struct command cmd_env = {
                 .details = "sh, bash, zsh: eval \"$(k3s-vm env)\"\n"
                            "fish:          k3s-vm env --shell fish | source\n"
                            "direnv:        put  eval \"$(k3s-vm env)\"  into .envrc",
-                .options = {{"shell", 0, "SHELL", "for sh (also bash and zsh, the default) or fish"}},
+                .options = COMMAND_OPTIONS({"shell", 0, "SHELL", "for sh (also bash and zsh, the default) or fish"}),
                 .run = run,
 };

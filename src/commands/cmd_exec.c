@@ -33,7 +33,7 @@ const struct command cmd_exec = {
                 .summary = "run a command in the guest and return its exit status",
                 .details = "stdin, stdout and stderr are passed on. The guest's shell sees exactly the words that are\n"
                            "given; for a pipeline: k3s-vm exec -- sh -c 'ps | wc -l'",
-                .options = {{"tty", 't', NULL, "give the command a terminal"}},
+                .options = COMMAND_OPTIONS({"tty", 't', NULL, "give the command a terminal"}),
                 .stops_at_operand = true,
                 .run = run,
 };

@@ -41,7 +41,7 @@ const struct command cmd_init = {
                 .summary = "prepare a project: a commented configuration, a sample manifest, lines of .gitignore",
                 .details = "Whatever is there already stays as it is. The sample manifest is a small web page behind\n"
                            "WEB_PORT, from an image that comes with the offline Kubernetes.",
-                .options = {{"bin", 0, NULL,
-                             "write bin/kubectl and bin/k9s as well, which use this project's cluster"}},
+                .options = COMMAND_OPTIONS({"bin", 0, NULL,
+                                            "write bin/kubectl and bin/k9s as well, which use this project's cluster"}),
                 .run = run,
 };

@@ -104,6 +104,6 @@ const struct command cmd_load = {
                            "(also\n"
                            "with gzip or zstd) or a folder. It is streamed into the VM's containerd; what is there\n"
                            "already is left out. Pods use it with imagePullPolicy: IfNotPresent or Never.",
-                .options = {{"list", 'l', NULL, "show the images that the VM has"}},
+                .options = COMMAND_OPTIONS({"list", 'l', NULL, "show the images that the VM has"}),
                 .run = run,
 };

@@ -295,7 +295,8 @@ const struct command cmd_logs = {
                            "k3s         K3s's journal, read in the guest (the default while the VM runs)\n"
                            "supervisor  what happened to the VM, with times\n\n"
                            "Control characters that the guest wrote are made visible.",
-                .options = {{"follow", 'f', NULL, "go on with what is added, until interrupted"},
-                            {"lines", 'n', "N", "begin with the last N lines, or \"all\" (default: 100)"}},
+                .options = COMMAND_OPTIONS(
+                                {"follow", 'f', NULL, "go on with what is added, until interrupted"},
+                                {"lines", 'n', "N", "begin with the last N lines, or \"all\" (default: 100)"}),
                 .run = run,
 };

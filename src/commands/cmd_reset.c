@@ -56,8 +56,9 @@ const struct command cmd_reset = {
                 .details = "With --warm all that was done in the VM since it was first Ready is gone, in a second; "
                            "the\n"
                            "cluster's certificates, the VM's name and its guest stay, and so do snapshots.",
-                .options = {{"yes", 'y', NULL, "do not ask"},
-                            {"warm", 0, NULL, "go back to the first Ready state instead"},
-                            {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}},
+                .options = COMMAND_OPTIONS(
+                                {"yes", 'y', NULL, "do not ask"},
+                                {"warm", 0, NULL, "go back to the first Ready state instead"},
+                                {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}),
                 .run = run_reset,
 };

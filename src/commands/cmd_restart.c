@@ -23,7 +23,8 @@ static int run_restart(struct context *ctx, const struct arguments *args, struct
 const struct command cmd_restart = {
                 .name = "restart",
                 .summary = "shut the guest down and boot it; changed configuration takes effect",
-                .options = {{"force", 0, NULL, "end QEMU at once instead of shutting the guest down"},
-                            {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}},
+                .options = COMMAND_OPTIONS(
+                                {"force", 0, NULL, "end QEMU at once instead of shutting the guest down"},
+                                {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}),
                 .run = run_restart,
 };

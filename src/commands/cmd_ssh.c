@@ -82,7 +82,7 @@ const struct command cmd_ssh = {
                 .summary = "log in to the guest, or run a command there",
                 .details = "With OpenSSH where it is installed, through the library otherwise. The guest's shell sees\n"
                            "exactly the words that are given; for a pipeline: k3s-vm ssh -- sh -c 'ps | wc -l'",
-                .options = {{"tty", 't', NULL, "give the command a terminal"}},
+                .options = COMMAND_OPTIONS({"tty", 't', NULL, "give the command a terminal"}),
                 .stops_at_operand = true,
                 .run = run,
 };

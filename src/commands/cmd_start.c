@@ -19,6 +19,7 @@ static int run_start(struct context *ctx, const struct arguments *args, struct e
 const struct command cmd_start = {
                 .name = "start",
                 .summary = "resume or boot the VM and wait until the cluster is Ready",
-                .options = {{"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}},
+                .options = COMMAND_OPTIONS(
+                                {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}),
                 .run = run_start,
 };

@@ -52,7 +52,7 @@ const struct command cmd_status = {
                 .details = "Exits 0 when there is a VM, whatever its state, and 3 when there is none. A cluster that\n"
                            "does not answer at once is shown as it last answered, with how long ago that was;\n"
                            "--verbose, --watch and --json wait for its answer, up to five seconds.",
-                .options = {{"verbose", 'v', NULL, "also paths, process, times of the last start"},
-                            {"watch", 'w', NULL, "again every two seconds"}},
+                .options = COMMAND_OPTIONS({"verbose", 'v', NULL, "also paths, process, times of the last start"},
+                                           {"watch", 'w', NULL, "again every two seconds"}),
                 .run = run_status,
 };

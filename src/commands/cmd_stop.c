@@ -36,8 +36,9 @@ const struct command cmd_stop = {
                 .details = "A VM that cannot be suspended runs on. One that is suspended already is woken up by "
                            "--shutdown\n"
                            "and loses its saved state, not its disk, by --force.",
-                .options = {{"shutdown", 0, NULL, "power the guest off instead"},
-                            {"force", 0, NULL, "end QEMU at once, as a power cut would"},
-                            {"timeout", 0, "SECONDS", "how long a guest that is shut down may take (60)"}},
+                .options = COMMAND_OPTIONS(
+                                {"shutdown", 0, NULL, "power the guest off instead"},
+                                {"force", 0, NULL, "end QEMU at once, as a power cut would"},
+                                {"timeout", 0, "SECONDS", "how long a guest that is shut down may take (60)"}),
                 .run = run_stop,
 };

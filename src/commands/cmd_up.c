@@ -100,6 +100,7 @@ static int run_up(struct context *ctx, const struct arguments *args, struct erro
 const struct command cmd_up = {
                 .name = "",
                 .summary = "make whatever is missing, start the VM, wait until the cluster is Ready",
-                .options = {{"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}},
+                .options = COMMAND_OPTIONS(
+                                {"timeout", 0, "SECONDS", "how long to wait for the cluster (180; 600 without KVM)"}),
                 .run = run_up,
 };

@@ -14,6 +14,11 @@ const struct command *command_find(const char *name) {
         return NULL;
 }
 
+const struct command_option *command_options(const struct command *c) {
+        static const struct command_option none[1];
+        return c->options ? c->options : none;
+}
+
 int context_project(struct context *ctx, struct error *err) {
         return ctx->project ? 0 : project_find(ctx->project_dir, &ctx->project, err);
 }
@@ -39,8 +44,8 @@ int context_state(struct context *ctx, struct state **ret, struct error *err) {
 
 /* COMMAND_OPTIONS_MAX: it has no such option. */
 static size_t option_index(const struct command *command, const char *option) {
-        for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++)
-                if (str_eq(command->options[i].name, option))
+        for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command_options(command)[i].name; i++)
+                if (str_eq(command_options(command)[i].name, option))
                         return i;
         return COMMAND_OPTIONS_MAX;
 }
@@ -73,11 +78,11 @@ int ask_yes_no(const struct context *ctx, const char *question, struct error *er
 }
 
 static void print_options(const struct command *command) {
-        if (!command->options[0].name)
+        if (!command_options(command)[0].name)
                 return;
         printf("\nOptions:\n");
-        for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++) {
-                const struct command_option *o = &command->options[i];
+        for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command_options(command)[i].name; i++) {
+                const struct command_option *o = &command_options(command)[i];
                 _cleanup_free_ char *left = xasprintf("%s%c%s--%s%s%s", o->letter ? "-" : "",
                                                       o->letter ? o->letter : ' ', o->letter ? ", " : "   ", o->name,
                                                       o->argument ? " " : "", o->argument ? o->argument : "");
@@ -86,7 +91,7 @@ static void print_options(const struct command *command) {
 }
 
 void print_command_help(const struct command *command) {
-        printf("Usage: k3s-vm %s%s%s%s\n\n%s\n", command->name, command->options[0].name ? " [OPTION…]" : "",
+        printf("Usage: k3s-vm %s%s%s%s\n\n%s\n", command->name, command_options(command)[0].name ? " [OPTION…]" : "",
                command->operands ? " " : "", command->operands ? command->operands : "", command->summary);
         if (command->details)
                 printf("\n%s\n", command->details);

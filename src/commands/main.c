@@ -18,8 +18,8 @@
 
 static const struct command_option *find_option(const struct command *command, const char *name, size_t name_len,
                                                 char letter, size_t *ret_index) {
-        for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command->options[i].name; i++) {
-                const struct command_option *o = &command->options[i];
+        for (size_t i = 0; i < COMMAND_OPTIONS_MAX && command_options(command)[i].name; i++) {
+                const struct command_option *o = &command_options(command)[i];
                 if ((letter && o->letter == letter) ||
                     (!letter && strlen(o->name) == name_len && strncmp(o->name, name, name_len) == 0)) {
                         *ret_index = i;
