@@ -81,10 +81,10 @@ suspended_vm() {
   [ ! -e .k3s-vm/vm/suspend.json ]
 }
 
-@test "ten times suspended and resumed: no tick lost or repeated, and no state stays in the disk" {
+@test "suspended and resumed again and again: no tick lost or repeated, and no state stays in the disk" {
   "$K3S_VM"
   boot=$(boot_id)
-  for _ in {1..10}; do
+  for ((i = 0; i < ${K3S_VM_TEST_CYCLES:-20}; i++)); do
     "$K3S_VM" stop
     "$K3S_VM" start
   done
@@ -285,11 +285,11 @@ END
     [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" = "$boot" ]'
 }
 
-@test "stop and start, their supervisor and QEMU killed at 10 random moments: it comes back with its disk" {
+@test "stop and start, their supervisor and QEMU killed at random moments: it comes back with its disk" {
   RANDOM=${K3S_VM_TEST_SEED:=$RANDOM}
   echo "K3S_VM_TEST_SEED=$K3S_VM_TEST_SEED repeats these moments"
   "$K3S_VM"
-  for i in {1..10}; do
+  for ((i = 1; i <= ${K3S_VM_TEST_KILLS:-10}; i++)); do
     "$K3S_VM" exec -- sh -c "echo $i > /var/word; sync"
     verb=stop
     if [ $((i % 2)) = 0 ]; then
@@ -298,7 +298,8 @@ END
     fi
     "$K3S_VM" "$verb" >/dev/null 2>&1 3>&- &
     victims=($!)
-    sleep "$((RANDOM % 2)).$(printf %02d $((RANDOM % 100)))"
+    # Both take some tenths of a second.
+    sleep "0.$(printf %02d $((RANDOM % 60)))"
     # The command alone; with the supervisor; with QEMU too.
     if [ $((i % 3)) != 0 ]; then
       mapfile -t -O 1 victims < <(supervisor_pid)
