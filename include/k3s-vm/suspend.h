@@ -15,6 +15,8 @@
 #include <k3s-vm/qmp.h>
 #include <k3s-vm/strv.h>
 
+#define SUSPEND_HEADROOM_BYTES (128ULL * 1024 * 1024) /* left free on the host's disk besides the state */
+
 enum suspended_kind { SUSPENDED_IN_FILES, SUSPENDED_IN_DISK, SUSPENDED_NOT /* the disk of a VM that was off */ };
 
 struct suspended {

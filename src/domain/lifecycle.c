@@ -318,10 +318,23 @@ void lifecycle_sync_guest(const struct lifecycle *l, const struct state *s) {
                 progress_debug(l->progress, "the guest does not write out its disks: %s", why.message);
 }
 
+/* Before the guest is asked to write anything: how much the state takes is known later. */
+static int check_headroom(const struct project *p, struct error *err) {
+        uint64_t room = 0;
+        int r = fs_free_bytes(p->vm_dir, &room, err);
+        if (r < 0 || room >= SUSPEND_HEADROOM_BYTES)
+                return r;
+        _cleanup_free_ char *have = str_bytes(room);
+        return err_set(err, ERR_HOST, ENOSPC, "%s free in %s, and the state may take more", have, p->vm_dir);
+}
+
 /* Has the supervisor save the state and ends QEMU. */
 static int suspend(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err) {
+        int r = check_headroom(l->project, err);
+        if (r < 0)
+                return r;
         lifecycle_sync_guest(l, s);
-        int r = interrupt_check(err);
+        r = interrupt_check(err);
         if (r == 0)
                 r = supervisor_adopt(l->project, s, vm, err);
         if (r == 0)

@@ -12,9 +12,8 @@
 
 #include "supervise_internal.h"
 
-#define SWEEP_AFTER_MS 5000                   /* of a VM that was resumed or booted: its user comes first */
-#define CLOCK_AFTER_MS 10000                  /* whoever resumed it sets the guest's clock at once, or was killed */
-#define HEADROOM_BYTES (128ULL * 1024 * 1024) /* left free on the host's disk besides the state */
+#define SWEEP_AFTER_MS 5000  /* of a VM that was resumed or booted: its user comes first */
+#define CLOCK_AFTER_MS 10000 /* whoever resumed it sets the guest's clock at once, or was killed */
 
 static int on_sweep_timer(struct loop *loop, void *userdata) {
         struct supervisor *v = userdata;
@@ -55,7 +54,7 @@ static int check_room(const struct supervisor *v, uint64_t more, struct error *e
         if (r < 0)
                 return r;
         proc_anonymous_kib(v->pid, &memory_kib);
-        uint64_t need = memory_kib * 1024 + more + HEADROOM_BYTES;
+        uint64_t need = memory_kib * 1024 + more + SUSPEND_HEADROOM_BYTES;
         if (room >= need)
                 return 0;
         _cleanup_free_ char *have = str_bytes(room), *want = str_bytes(need);

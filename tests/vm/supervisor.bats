@@ -50,6 +50,7 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   done
   [ "$(vm_state)" = running ]
   "$K3S_VM" stop
+  supervisor_gone
   run pgrep -f "supervise --project $PROJECT "
   [ -z "$output" ]
 }
