@@ -54,8 +54,8 @@ static int find_memory(struct qmp *q, uint64_t *ret, struct error *err) {
 static int save_devices(const char *path, struct qmp *q, struct error *err) {
         struct json *arguments = json_new_object();
         json_set_string(arguments, "filename", path);
-        json_set_bool(arguments, "live",
-                      false); /* the disk stays this QEMU's: should something fail, its guest goes on */
+        /* The disk stays this QEMU's: should something fail, its guest goes on. */
+        json_set_bool(arguments, "live", false);
         return qmp_call(q, "xen-save-devices-state", arguments, LOAD_TIMEOUT_MS, NULL, err);
 }
 

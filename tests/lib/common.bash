@@ -100,7 +100,8 @@ end_fake_qemu() {
 # The API of the project's cluster, in the working folder's kubeconfig: tests/lib/api_server.py on $API_SERVER_PORT,
 # with $API for its folder.
 fake_api() {
-  skip_unless "python3 and openssl" command -v python3 openssl
+  skip_unless python3 command -v python3
+  skip_unless openssl command -v openssl
   API=$SCRATCH/api
   mkdir -p "$API" web/.kube
   coproc SERVER { exec python3 "$ROOT/tests/lib/api_server.py" "$API" 3>&-; }
