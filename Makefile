@@ -38,7 +38,7 @@ LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
 
 BASE := err buf strv fs proc proc_run loop progress library interrupt socket
 TOOLS := banner json yaml yaml_scalar digest tail archive archive_iso http http_download remote remote_exec remote_copy remote_get qmp sandbox confine
-DOMAIN := project config config_check config_file state registry listeners ports host host_check accel guest image cache payload payload_release qemu qemu_tools vm vm_end \
+DOMAIN := project config config_check config_file state registry listeners ports host host_check accel guest image cache payload payload_release payload_unpack qemu qemu_tools vm vm_end \
 	exit events supervisor supervise supervise_qemu starter control clock launch kube health kubeconfig k3s_config prepare lifecycle standstill ready diagnose autostart
 COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status cmd_reset cmd_destroy \
 	cmd_ssh cmd_exec cmd_cp cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl kubectl_guest cmd_completion cmd_supervise cmd_set_clock cmd_autostart
