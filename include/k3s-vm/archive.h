@@ -17,14 +17,15 @@
  * -ENOENT; what came before the failure stays. */
 int archive_unpack(const void *data, size_t len, const char *prefix, const char *folder, struct error *err);
 
-/* One file of an image. Give exactly one of @source_path and @data (with @len 0: an empty file); neither: a
- * folder. */
+/* One file of an image. Give exactly one of @source_path, @data (with @len 0: an empty file) and @link; none of them:
+ * a folder. */
 struct archive_entry {
         const char *name;        /* "bin/k3s", relative; missing folders are made, 0755 */
         const char *source_path; /* a file on the host, streamed */
         const void *data;
         size_t len;
-        mode_t mode; /* permission bits */
+        const char *link; /* what a symlink points to; guests that go by Joliet do not see it */
+        mode_t mode;      /* permission bits */
 };
 /* An ISO 9660 image with Rock Ridge and Joliet, volume name @volume (at most 32 characters; upper-cased in the ISO's
  * own descriptor), owner root, times zero, in the order of @entries. Written to a temporary name, mode 0644, and

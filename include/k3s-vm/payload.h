@@ -2,7 +2,8 @@
 /*
  * Payloads: which Kubernetes goes into a guest, and the read-only image that carries it there. A K3s release is
  * downloaded, checked against its publisher's list of hashes and kept in CACHE/downloads/k3s/VERSION/; images
- * are kept as CACHE/payloads/<hash of everything in them>.iso. The offline payload is built by a script
+ * are kept as CACHE/payloads/<hash of what they are made from>.iso. What K3s would unpack at its first start is in the
+ * image too, unpacked by the program itself where this host can run it safely. The offline payload is built by a script
  * (k3s-vm/image.h); here only the choice of it is made.
  *
  * Environment: K3S_VM_CHANNEL_URL and K3S_VM_RELEASE_URL name other servers than K3s's own.

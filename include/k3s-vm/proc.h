@@ -29,11 +29,12 @@ struct proc_spec {
         int stderr_fd;              /* -1: /dev/null */
         const struct proc_fd *fds;  /* further descriptors the child keeps; all others are closed */
         size_t n_fds;
+        int confined_by;      /* -1, or what confine.h gives: the child and all it starts are confined */
         bool new_session;     /* setsid(): the child survives the terminal */
         bool die_with_parent; /* PR_SET_PDEATHSIG SIGTERM */
         bool as_sibling;      /* the child of this process's parent, which alone can wait for it */
 };
-#define PROC_SPEC_INIT ((struct proc_spec){.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1})
+#define PROC_SPEC_INIT ((struct proc_spec){.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .confined_by = -1})
 
 struct process {
         pid_t pid;

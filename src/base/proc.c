@@ -90,6 +90,7 @@ static int set_up_child(const struct proc_spec *spec, int high) {
                 if (moved[i] < 0)
                         return -errno;
         }
+        int confined_by = spec->confined_by < 0 ? -1 : fcntl(spec->confined_by, F_DUPFD_CLOEXEC, high);
         for (int i = 0; i < 3; i++)
                 if (dup2(standard[i], i) < 0)
                         return -errno;
@@ -105,6 +106,9 @@ static int set_up_child(const struct proc_spec *spec, int high) {
         if (spec->new_session && setsid() < 0)
                 return -errno;
         if (spec->cwd && chdir(spec->cwd) < 0)
+                return -errno;
+        if (spec->confined_by >= 0 &&
+            (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_landlock_restrict_self, confined_by, 0) < 0))
                 return -errno;
         return 0;
 }

@@ -14,11 +14,14 @@
 #include <k3s-vm/strv.h>
 
 #include "payload_release.h"
+#include "payload_unpack.h"
 
 /* Changes when the image is put together in another way from the same files. */
-#define LAYOUT "k3s payload image 1"
+#define LAYOUT "k3s payload image 2"
 #define VERSION_TIMEOUT_MS 5000
+#define UNPACK_TIMEOUT_MS 60000
 #define ROOM_TO_SPARE (16ULL << 20)
+#define UNPACKED_TIMES 4 /* how much larger K3s is unpacked */
 
 void payload_choice_clear(struct payload_choice *c) {
         free(c->version);
@@ -142,18 +145,37 @@ static char *binary_version(const char *path) {
         return n == 0 || n > 64 ? xstrdup("custom") : str_printable(text, n);
 }
 
-static int read_service(const struct project *p, struct buf *ret, struct error *err) {
+/* The files that come with k3s-vm, for an image. */
+struct own_files {
+        struct buf service, data_service, data_script;
+};
+#define OWN_FILES_INIT ((struct own_files){BUF_INIT(65536), BUF_INIT(65536), BUF_INIT(65536)})
+
+static void own_files_clear(struct own_files *f) {
+        buf_free(&f->service);
+        buf_free(&f->data_service);
+        buf_free(&f->data_script);
+}
+
+static int read_own_files(const struct project *p, struct own_files *ret, struct error *err) {
         _cleanup_free_ char *folder = NULL;
         fs_sweep_path(p->cache_dir, ".payload.", "");
         int r = fs_mkdtemp(p->cache_dir, ".payload", &folder, err);
         if (r < 0)
                 return r;
         _cleanup_close_ int hold _unused_ = fs_hold_path(folder);
-        _cleanup_free_ char *path = path_join(folder, "systemd", "k3s.service");
         r = archive_unpack(k3s_vm_embedded_start, (size_t)(k3s_vm_embedded_end - k3s_vm_embedded_start), "payload/k3s",
                            folder, err);
-        if (r == 0)
-                r = fs_read(path, 65536, ret, err);
+        const struct {
+                const char *name;
+                struct buf *ret;
+        } files[] = {{"systemd/k3s.service", &ret->service},
+                     {"systemd/k3s-data.service", &ret->data_service},
+                     {"lib/k3s-data", &ret->data_script}};
+        for (size_t i = 0; r == 0 && i < ELEMENTSOF(files); i++) {
+                _cleanup_free_ char *path = path_join(folder, files[i].name);
+                r = fs_read(path, 65536, files[i].ret, err);
+        }
         fs_remove_tree(folder, NULL);
         return r;
 }
@@ -172,7 +194,7 @@ static char *payload_json(const struct payload *payload) {
         return json_print(j, true);
 }
 
-/* The hash of everything in the image, names and modes included. */
+/* The hash of everything that goes into the image, names and modes included. */
 static int hash_entries(const struct archive_entry *entries, size_t n, char hex[static SHA256_HEX_LEN + 1],
                         uint64_t *ret_size, struct error *err) {
         _cleanup_digest_ struct digest *d = NULL;
@@ -198,58 +220,110 @@ static int hash_entries(const struct archive_entry *entries, size_t n, char hex[
         return 0;
 }
 
-static int write_image(const struct project *p, const struct archive_entry *entries, size_t n, char **ret_path,
-                       struct error *err) {
-        char hex[SHA256_HEX_LEN + 1];
-        uint64_t size = 0, room = 0;
-        int r = hash_entries(entries, n, hex, &size, err);
-        if (r < 0)
+/* What writing an image with @size bytes in it takes: while it is written, libarchive has a copy of them all. */
+static uint64_t image_room(uint64_t size) {
+        return 2 * size + ROOM_TO_SPARE;
+}
+
+static bool has_room(const char *folder, uint64_t needed) {
+        uint64_t room = 0;
+        return fs_free_bytes(folder, &room, NULL) == 0 && room >= needed;
+}
+
+static int check_room(const char *folder, uint64_t needed, struct error *err) {
+        uint64_t room = 0;
+        int r = fs_free_bytes(folder, &room, err);
+        if (r < 0 || room >= needed)
                 return r;
-        _cleanup_free_ char *folder = path_join(p->cache_dir, "payloads");
-        _cleanup_free_ char *path = xasprintf("%s/%s.iso", folder, hex);
-        if (!fs_exists(path)) {
-                r = fs_mkdir_p(folder, 0755, err);
-                if (r == 0)
-                        r = fs_free_bytes(folder, &room, err);
-                /* While it is written, libarchive has a copy of all that goes into it. */
-                uint64_t needed = 2 * size + ROOM_TO_SPARE;
-                if (r == 0 && room < needed) {
-                        _cleanup_free_ char *need = str_bytes(needed), *have = str_bytes(room);
-                        r = err_set(err, ERR_HOST, ENOSPC,
-                                    "no room for the K3s image: it needs %s in %s, where %s are free", need, folder,
-                                    have);
-                        err_hint(err, "free some space, or set XDG_CACHE_HOME to a folder on a larger disk");
-                }
-                if (r == 0)
-                        r = archive_write_iso(path, "K3S", entries, n, err);
+        _cleanup_free_ char *need = str_bytes(needed), *have = str_bytes(room);
+        r = err_set(err, ERR_HOST, ENOSPC, "no room for the K3s image: it needs %s in %s, where %s are free", need,
+                    folder, have);
+        err_hint(err, "free some space, or set XDG_CACHE_HOME to a folder on a larger disk");
+        return r;
+}
+
+/* Nothing in @ret when the guest has to unpack. Only an interruption is an error. */
+static int try_unpack(const char *program, const char *folder, uint64_t size, struct progress *progress,
+                      struct unpacked *ret, struct error *err) {
+        _cleanup_error_ struct error failure = ERROR_INIT;
+        int64_t program_size = fs_size(program);
+        uint64_t expected = program_size > 0 ? UNPACKED_TIMES * (uint64_t)program_size : 0;
+        int r;
+        if (!has_room(folder, expected + image_room(size + expected)))
+                r = err_set(&failure, ERR_HOST, ENOSPC, "no room in %s", folder);
+        else
+                r = payload_unpack(program, folder, UNPACK_TIMEOUT_MS, progress, ret, &failure);
+        if (r == 0 && !has_room(folder, image_room(size + ret->bytes))) {
+                unpacked_clear(ret);
+                r = err_set(&failure, ERR_HOST, ENOSPC, "no room for them in %s", folder);
         }
+        if (r < 0 && failure.code == ERR_INTERRUPTED)
+                return err_move(err, &failure);
         if (r < 0)
-                return r;
-        utimensat(AT_FDCWD, path, NULL, 0); /* used now: see cache.h */
-        *ret_path = TAKE_PTR(path);
+                progress_debug(progress, "K3s's programs are left to the guest to unpack: %s", failure.message);
         return 0;
 }
 
+/* The image at @path, of @entries (the first of which is K3s itself) and what that unpacks. */
+static int write_image(const char *path, const struct archive_entry *entries, size_t n, uint64_t size,
+                       struct progress *progress, struct error *err) {
+        _cleanup_free_ char *folder = path_parent(path);
+        _cleanup_unpacked_ struct unpacked unpacked = UNPACKED_INIT;
+        int r = fs_mkdir_p(folder, 0755, err);
+        if (r == 0)
+                r = check_room(folder, image_room(size), err);
+        if (r == 0)
+                r = try_unpack(entries[0].source_path, folder, size, progress, &unpacked, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ struct archive_entry *all = xcalloc(n + unpacked.n, sizeof(*all));
+        memcpy(all, entries, n * sizeof(*all));
+        if (unpacked.n > 0)
+                memcpy(all + n, unpacked.entries, unpacked.n * sizeof(*all));
+        return archive_write_iso(path, "K3S", all, n + unpacked.n, err);
+}
+
 /* Fills in the image path of @payload, whose other members are set. */
-static int build_image(const struct project *p, const char *program, const char *images, struct payload *payload,
-                       struct error *err) {
-        _cleanup_buf_ struct buf service = BUF_INIT(65536);
-        int r = read_service(p, &service, err);
+static int build_image(const struct project *p, const char *program, const char *images, struct progress *progress,
+                       struct payload *payload, struct error *err) {
+        _cleanup_(own_files_clear) struct own_files own = OWN_FILES_INIT;
+        int r = read_own_files(p, &own, err);
         if (r < 0)
                 return err_wrap(err, r, "cannot read the K3s service that comes with k3s-vm");
         _cleanup_free_ char *kubectl = wrapper("kubectl"), *ctr = wrapper("ctr"), *crictl = wrapper("crictl");
         _cleanup_free_ char *json = payload_json(payload);
         _cleanup_free_ char *images_name = images ? path_join("images", path_base(images)) : NULL;
-        struct archive_entry entries[] = {
+        const struct archive_entry entries[] = {
                         {.name = "bin/k3s", .source_path = program, .mode = 0755},
                         {.name = "bin/kubectl", .data = kubectl, .len = strlen(kubectl), .mode = 0755},
                         {.name = "bin/ctr", .data = ctr, .len = strlen(ctr), .mode = 0755},
                         {.name = "bin/crictl", .data = crictl, .len = strlen(crictl), .mode = 0755},
-                        {.name = "systemd/k3s.service", .data = service.data, .len = service.len, .mode = 0644},
+                        {.name = "lib/k3s-data",
+                         .data = own.data_script.data,
+                         .len = own.data_script.len,
+                         .mode = 0755},
+                        {.name = "systemd/k3s.service", .data = own.service.data, .len = own.service.len, .mode = 0644},
+                        {.name = "systemd/k3s-data.service",
+                         .data = own.data_service.data,
+                         .len = own.data_service.len,
+                         .mode = 0644},
                         {.name = "payload.json", .data = json, .len = strlen(json), .mode = 0644},
                         {.name = images_name, .source_path = images, .mode = 0644},
         };
-        return write_image(p, entries, ELEMENTSOF(entries) - (images ? 0 : 1), &payload->image_path, err);
+        size_t n = ELEMENTSOF(entries) - (images ? 0 : 1);
+        char hex[SHA256_HEX_LEN + 1];
+        uint64_t size = 0;
+        r = hash_entries(entries, n, hex, &size, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ char *path = xasprintf("%s/payloads/%s.iso", p->cache_dir, hex);
+        if (!fs_exists(path))
+                r = write_image(path, entries, n, size, progress, err);
+        if (r < 0)
+                return r;
+        utimensat(AT_FDCWD, path, NULL, 0); /* used now: see cache.h */
+        payload->image_path = TAKE_PTR(path);
+        return 0;
 }
 
 static int fetch(const struct project *p, const struct config *c, const struct payload_choice *choice,
@@ -281,7 +355,7 @@ static int fetch(const struct project *p, const struct config *c, const struct p
         if (r < 0)
                 return r;
         progress_update(progress, phase, "writing the image", 0, 0, NULL);
-        r = build_image(p, program, images, &payload, err);
+        r = build_image(p, program, images, progress, &payload, err);
         if (r < 0)
                 return r;
         *ret = payload;

@@ -252,18 +252,21 @@ static int image_fail(struct image *image, struct error *err) {
         return fail(image->a, err, "cannot write the image");
 }
 
-static int write_header(struct image *image, const char *name, bool folder, mode_t mode, uint64_t size,
-                        struct error *err) {
+/* Of type @type (AE_IFREG, AE_IFDIR, AE_IFLNK); @size is a file's, @link a link's. */
+static int write_header(struct image *image, const char *name, unsigned type, mode_t mode, uint64_t size,
+                        const char *link, struct error *err) {
         _cleanup_(entry_freep) struct libarchive_entry *entry = oom_check(libarchive.archive_entry_new());
         libarchive.archive_entry_set_pathname(entry, name);
-        libarchive.archive_entry_set_filetype(entry, folder ? AE_IFDIR : AE_IFREG);
+        libarchive.archive_entry_set_filetype(entry, type);
         libarchive.archive_entry_set_perm(entry, mode & 07777);
-        libarchive.archive_entry_set_nlink(entry, folder ? 2 : 1);
+        libarchive.archive_entry_set_nlink(entry, type == AE_IFDIR ? 2 : 1);
         libarchive.archive_entry_set_uid(entry, 0);
         libarchive.archive_entry_set_gid(entry, 0);
         libarchive.archive_entry_set_mtime(entry, 0, 0);
-        if (!folder)
+        if (type == AE_IFREG)
                 libarchive.archive_entry_set_size(entry, (la_int64_t)size);
+        if (type == AE_IFLNK)
+                libarchive.archive_entry_set_symlink(entry, link);
         /* A warning: the Joliet name lost a character that the locale lacks. The Rock Ridge name is whole. */
         if (libarchive.archive_write_header(image->a, entry) < ARCHIVE_WARN)
                 return image_fail(image, err);
@@ -290,7 +293,7 @@ static int write_source(struct image *image, const struct archive_entry *e, stru
         if (!S_ISREG(st.st_mode))
                 return err_set(err, ERR_FAILED, EINVAL, "cannot read %s: it is not a regular file", e->source_path);
         uint64_t left = (uint64_t)st.st_size;
-        int r = write_header(image, e->name, false, e->mode, left, err);
+        int r = write_header(image, e->name, AE_IFREG, e->mode, left, NULL, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *block = xcalloc(1, BLOCK_BYTES);
@@ -311,7 +314,7 @@ static int write_source(struct image *image, const struct archive_entry *e, stru
 }
 
 static bool is_folder(const struct archive_entry *e) {
-        return !e->source_path && !e->data;
+        return !e->source_path && !e->data && !e->link;
 }
 
 /* Writes the folders above @name that are not there yet, each with the mode of its own entry if it has one. */
@@ -325,7 +328,7 @@ static int write_parents(struct image *image, const char *name, const struct arc
                 for (size_t i = 0; i < n; i++)
                         if (is_folder(&entries[i]) && str_eq(entries[i].name, folder))
                                 mode = entries[i].mode;
-                int r = write_header(image, folder, true, mode, 0, err);
+                int r = write_header(image, folder, AE_IFDIR, mode, 0, NULL, err);
                 if (r < 0)
                         return r;
         }
@@ -335,10 +338,13 @@ static int write_parents(struct image *image, const char *name, const struct arc
 static int write_entry(struct image *image, const struct archive_entry *e, struct error *err) {
         if (e->source_path)
                 return write_source(image, e, err);
-        if (is_folder(e))
-                return strv_contains(&image->written, e->name) ? 0 /* written as a parent */
-                                                               : write_header(image, e->name, true, e->mode, 0, err);
-        int r = write_header(image, e->name, false, e->mode, e->len, err);
+        if (e->link)
+                return write_header(image, e->name, AE_IFLNK, 0777, 0, e->link, err);
+        if (is_folder(e)) {
+                bool written = strv_contains(&image->written, e->name); /* as a parent */
+                return written ? 0 : write_header(image, e->name, AE_IFDIR, e->mode, 0, NULL, err);
+        }
+        int r = write_header(image, e->name, AE_IFREG, e->mode, e->len, NULL, err);
         return r < 0 ? r : write_block(image, e->data, e->len, err);
 }
 

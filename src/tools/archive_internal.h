@@ -29,6 +29,7 @@
         X(archive_entry_set_pathname) \
         X(archive_entry_set_perm) \
         X(archive_entry_set_size) \
+        X(archive_entry_set_symlink) \
         X(archive_entry_set_uid) \
         X(archive_entry_symlink) \
         X(archive_errno) \

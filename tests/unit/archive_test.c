@@ -30,6 +30,7 @@
         X(archive_entry_pathname) \
         X(archive_entry_perm) \
         X(archive_entry_size) \
+        X(archive_entry_symlink) \
         X(archive_entry_uid)
 LIBRARY_DECLARE(reader, SYMBOLS);
 
@@ -223,8 +224,12 @@ static char *list_image(const char *path) {
         assert_int_equal(reader.archive_read_open_filename(a, path, 65536), ARCHIVE_OK);
         struct libarchive_entry *entry;
         while (reader.archive_read_next_header(a, &entry) == ARCHIVE_OK) {
-                char text[9] = {0};
-                reader.archive_read_data(a, text, 8);
+                char text[64] = {0};
+                const char *link = reader.archive_entry_symlink(entry);
+                if (link)
+                        snprintf(text, sizeof(text), "-> %s", link);
+                else
+                        reader.archive_read_data(a, text, 8);
                 buf_printf(&b, "%s %o %d %d %d %s\n", reader.archive_entry_pathname(entry),
                            (unsigned)reader.archive_entry_perm(entry), (int)reader.archive_entry_uid(entry),
                            (int)reader.archive_entry_mtime(entry), (int)reader.archive_entry_size(entry), text);
@@ -271,15 +276,38 @@ static void an_image_keeps_names_modes_and_contents(void **state) {
         assert_int_equal(mode_of(s->dir, "a.iso"), 0644);
 }
 
+static void an_image_keeps_symlinks(void **state) {
+        struct scratch *s = *state;
+        _cleanup_free_ char *image = path_join(s->dir, "a.iso");
+        char far[400];
+        memset(far, 'x', sizeof(far));
+        for (size_t i = 0; i < sizeof(far); i += 40)
+                far[i] = '/';
+        far[sizeof(far) - 1] = '\0';
+        const struct archive_entry entries[] = {
+                        {.name = "bin/kubectl", .link = "k3s", .mode = 0777},
+                        {.name = "bin/up", .link = "../lib/./x", .mode = 0777},
+                        {.name = "current", .link = "/var/lib/nowhere", .mode = 0777},
+                        {.name = "far", .link = far, .mode = 0777}, /* longer than a directory record */
+        };
+        assert_int_equal(archive_write_iso(image, "X", entries, ELEMENTSOF(entries), NULL), 0);
+        _cleanup_free_ char *listing = list_image(image);
+        assert_listed(listing, "bin/kubectl 777 0 0 0 -> k3s\n");
+        assert_listed(listing, "bin/up 777 0 0 0 -> ../lib/./x\n");
+        assert_listed(listing, "current 777 0 0 0 -> /var/lib/nowhere\n");
+        assert_listed(listing, "far 777 0 0 0 -> /xxx");
+}
+
 static void equal_input_gives_equal_bytes(void **state) {
         struct scratch *s = *state;
         _cleanup_free_ char *one = path_join(s->dir, "1.iso"), *two = path_join(s->dir, "2.iso");
         const struct archive_entry entries[] = {{.name = "a/b/c/d/e/f/g/h/i/j", .data = "x", .len = 1, .mode = 0644},
-                                                {.name = "f", .data = "y", .len = 1, .mode = 0644}};
+                                                {.name = "f", .data = "y", .len = 1, .mode = 0644},
+                                                {.name = "l", .link = "a/b/c", .mode = 0777}};
         setenv("TZ", "Asia/Tokyo", 1);
-        assert_int_equal(archive_write_iso(one, "SEED", entries, 2, NULL), 0);
+        assert_int_equal(archive_write_iso(one, "SEED", entries, 3, NULL), 0);
         setenv("TZ", "America/Lima", 1);
-        assert_int_equal(archive_write_iso(two, "SEED", entries, 2, NULL), 0);
+        assert_int_equal(archive_write_iso(two, "SEED", entries, 3, NULL), 0);
         unsetenv("TZ");
         tzset();
         _cleanup_buf_ struct buf a = BUF_INIT(0), b = BUF_INIT(0);
@@ -335,6 +363,7 @@ int main(void) {
                         TEST(nothing_is_written_through_a_symlink),
                         TEST(a_damaged_archive_is_an_error),
                         TEST(an_image_keeps_names_modes_and_contents),
+                        TEST(an_image_keeps_symlinks),
                         TEST(equal_input_gives_equal_bytes),
                         TEST(a_failed_image_leaves_nothing_and_keeps_the_old_one),
         };

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 
+#include <k3s-vm/confine.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/payload.h>
 
@@ -404,6 +405,37 @@ static void a_binary_says_its_version_or_is_custom(void **state) {
         }
 }
 
+/* What stands for K3s, whose compressed programs these are. */
+#define UNPACKING \
+        "#!/bin/sh\n[ \"$1\" = ctr ] || exit 0\nt=$K3S_DATA_DIR/data/%064d/bin\n" \
+        "mkdir -p $t && printf 'unpacked %%s' contents >$t/k3s && chmod 755 $t/k3s\n"
+
+static void what_k3s_unpacks_goes_into_the_image_and_is_unpacked_once(void **state) {
+        struct scratch *s = *state;
+        _cleanup_close_ int confinement = -1;
+        if (confine_writes(s->dir, &confinement, NULL) < 0)
+                must_skip("this kernel has no Landlock");
+        _cleanup_free_ char *path = path_join(s->root, "k3s"), *script = xasprintf(UNPACKING, 7);
+        assert_int_equal(fs_write_atomic(path, script, strlen(script), 0755, NULL), 0);
+        _cleanup_payload_choice_ struct payload_choice c = {0};
+        _cleanup_payload_ struct payload p = {0}, again = {0};
+        struct stat before, after;
+        assert_int_equal(resolve(s, path, &c, NULL), 0);
+        assert_int_equal(fetch(s, &c, "", &p, NULL), 0);
+        assert_holds(p.image_path, "unpacked contents");
+        assert_holds(p.image_path, "ExecStart=/opt/k3s/lib/k3s-data");
+        assert_holds(p.image_path, "mount -t overlay");
+        assert_int_equal(stat(p.image_path, &before), 0);
+        assert_int_equal(fetch(s, &c, "", &again, NULL), 0);
+        assert_int_equal(stat(again.image_path, &after), 0);
+        assert_int_equal(before.st_ino, after.st_ino);
+        _cleanup_free_ char *folder = path_parent(p.image_path);
+        _cleanup_closedir_ DIR *dir = opendir(folder);
+        for (struct dirent *entry; (entry = readdir(dir));)
+                if (str_starts(entry->d_name, ".unpacked"))
+                        fail_msg("%s is left", entry->d_name);
+}
+
 int main(void) {
 #define payload_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         const struct CMUnitTest tests[] = {
@@ -422,6 +454,7 @@ int main(void) {
                         payload_test(a_damaged_program_in_the_cache_is_fetched_anew),
                         payload_test(a_damaged_image_archive_in_the_cache_is_refused),
                         payload_test(a_binary_says_its_version_or_is_custom),
+                        payload_test(what_k3s_unpacks_goes_into_the_image_and_is_unpacked_once),
         };
         return cmocka_run_group_tests_name("payload", tests, https_group_setup, https_group_teardown);
 }
