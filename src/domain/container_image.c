@@ -254,7 +254,8 @@ static int ctr_failed(const char *what, int status, const struct buf *errors, st
         } else {
                 r = err_set(err, ERR_FAILED, EIO, "%s: %s", what, *text ? text : "containerd refused");
                 if (strstr(buf_str(errors), "no space left"))
-                        err_hint(err, "make room in the VM: k3s-vm exec -- crictl rmi --prune, or a larger VM_DISK");
+                        err_hint(err,
+                                 "make room in the VM, k3s-vm exec -- " CTR "rm NAME, or give it a larger VM_DISK");
         }
         return r;
 }
