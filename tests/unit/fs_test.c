@@ -613,6 +613,45 @@ static void a_link_in_a_lock_s_place_is_refused(void **state) {
         assert_false(fs_exists(target));
 }
 
+/* "data" at 0 and at 5 MiB of 8 MiB, and nothing else. */
+static void put_sparse(const char *path) {
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(pwrite(fd, "data", 4, 0), 4);
+        assert_int_equal(pwrite(fd, "data", 4, 5 << 20), 4);
+        assert_int_equal(ftruncate(fd, 8 << 20), 0);
+}
+
+static void a_copy_has_the_same_data_and_the_same_holes(void **state) {
+        _cleanup_free_ char *from = path_join(*state, "from"), *to = path_join(*state, "to");
+        put_sparse(from);
+        put(to, "what was there");
+        assert_int_equal(fs_copy_file(from, to, NULL), 0);
+        assert_int_equal(fs_size(to), 8 << 20);
+        assert_true(fs_allocated(to) < 1 << 20);
+        _cleanup_close_ int fd = open(to, O_RDONLY | O_CLOEXEC);
+        char text[5] = "";
+        assert_int_equal(pread(fd, text, 4, 5 << 20), 4);
+        assert_string_equal(text, "data");
+        assert_int_equal(pread(fd, text, 4, 1 << 20), 4);
+        assert_memory_equal(text, "\0\0\0\0", 4);
+        struct stat st;
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0600);
+}
+
+static void a_copy_that_cannot_be_made_is_not_there(void **state) {
+        _cleanup_free_ char *from = path_join(*state, "from"), *to = path_join(*state, "to"),
+                            *link = path_join(*state, "link"), *nowhere = path_join(*state, "no/to");
+        assert_int_equal(fs_copy_file(from, to, NULL), -ENOENT);
+        put(from, "text");
+        assert_int_equal(symlink("from", link), 0);
+        assert_int_equal(fs_copy_file(link, to, NULL), -ELOOP);
+        assert_int_equal(fs_copy_file(from, nowhere, NULL), -ENOENT);
+        assert_false(fs_exists(to));
+        assert_contents(from, "text");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -632,6 +671,8 @@ int main(void) {
                         TEST(a_full_disk_leaves_the_old_file_whole),
                         cmocka_unit_test(all_is_written_in_parts_and_in_spite_of_signals),
                         cmocka_unit_test(a_write_that_fails_says_why),
+                        TEST(a_copy_has_the_same_data_and_the_same_holes),
+                        TEST(a_copy_that_cannot_be_made_is_not_there),
                         TEST(folders_are_made_with_their_mode_and_existing_ones_left),
                         TEST(a_file_in_the_way_of_a_folder_is_an_error),
                         TEST(a_private_folder_is_made_and_accepted_again),
