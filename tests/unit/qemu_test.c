@@ -282,8 +282,8 @@ static void half_a_disk_of_a_killed_run_is_no_obstacle(void **state) {
 
 static void forwards_are_brought_up_to_date_behind_the_fixed_ones(void **state) {
         (void)state;
-        struct forward forwards[] = {{8080, 80}, {9090, 90}};
-        struct config c = {.forwards = forwards, .n_forwards = 2};
+        struct forward more[] = {{8080, 80}, {9090, 90}};
+        struct config c = {.forwards = more, .n_forwards = 2};
 #define FIXED "user,id=net0,hostfwd=a,hostfwd=b,hostfwd=c"
         static const struct {
                 const char *before;
