@@ -181,8 +181,8 @@ int doze_wake(const struct state *s, struct error *err) {
 }
 
 int doze_hand_on(struct doze *d, int stop_fd, struct error *err) {
-        /* The state is used up when the VM is about to want its ports. */
-        while (suspend_exists(d->project)) {
+        /* The VM wants its ports as soon as its guest runs. */
+        while (suspend_files_waiting(d->project)) {
                 int r = accept_some(d, SWITCH_LOOK_MS, stop_fd, err);
                 if (r < 0)
                         return r;

@@ -188,6 +188,11 @@ int suspend_files_sync(const struct project *p, struct error *err) {
         return r < 0 ? r : sync_file(devices, err);
 }
 
+bool suspend_files_waiting(const struct project *p) {
+        _cleanup_free_ char *devices = devices_path(p->vm_dir);
+        return fs_exists(devices);
+}
+
 void suspend_files_remove(const struct project *p, bool memory_too) {
         _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
         fs_unlink(devices, NULL);
