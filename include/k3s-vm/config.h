@@ -34,6 +34,7 @@ struct config {
         char *k3s_args;           /* K3S_ARGS: more arguments for `k3s server`, words separated by blanks */
         char *k3s_images;         /* K3S_AIRGAP_IMAGES: absolute path of an image archive to side-load, "" none */
         char *accel;              /* ACCEL: auto, kvm, tcg */
+        unsigned idle_minutes;    /* IDLE_SUSPEND; 0: never */
         char *warm_reset;         /* WARM_RESET: on, off */
         char *kubeconfig_path;    /* KUBECONFIG_PATH, relative to the project */
         char *web_env_path;       /* WEB_ENV_PATH, relative to the project */

@@ -25,6 +25,9 @@ int supervisor_start(const struct project *p, struct state *s, const struct strv
 /* Whether this VM has a supervisor. */
 bool supervisor_alive(const struct project *p);
 
+/* Whether a process that dozes (doze.h) has its place. */
+bool supervisor_dozes(const struct project *p);
+
 /* Gives a running VM that lost its supervisor a new one; does nothing when it has one. */
 int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err);
 

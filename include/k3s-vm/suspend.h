@@ -78,6 +78,10 @@ int suspend_sync(const struct project *p, const struct suspended *s, struct erro
  * is not this QEMU's, which is untouched. Any other error: this QEMU is of no use any more. */
 int suspend_resume(const struct project *p, struct qmp *q, const struct suspended *s, const struct strv *argv,
                    struct error *err);
+/* Once the guest runs: removes what it does not run on. */
+void suspend_consumed(const struct project *p, const struct suspended *s);
+/* Whether the state's devices are still to be loaded: with a state in files, until the guest runs. */
+bool suspend_files_waiting(const struct project *p);
 /* Opens the ports that @argv names, once a guest that goes on from files runs. */
 int suspend_files_forward(struct qmp *q, const struct strv *argv, struct error *err);
 /* Removes snapshots that suspend_save() made and that nobody names; from under a guest that runs, too. */

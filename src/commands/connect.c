@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/connect.h>
+#include <k3s-vm/doze.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/vm.h>
@@ -21,6 +22,11 @@ int context_running(struct context *ctx, struct state **ret, struct error *err) 
                 return r;
         _cleanup_process_ struct process vm = PROCESS_INIT;
         r = vm_find(ctx->project, s, &vm, err);
+        if (r == -ESRCH && supervisor_dozes(ctx->project)) {
+                r = doze_wake(s, err);
+                if (r == 0)
+                        r = vm_find(ctx->project, s, &vm, err);
+        }
         if (r == -ESRCH) {
                 r = err_set(err, ERR_STATE, ESRCH, "the VM is not running");
                 err_hint(err, "k3s-vm start");

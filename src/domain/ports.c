@@ -160,8 +160,8 @@ static pid_t find_holder(struct port_scan *s, size_t i) {
 bool vm_cmdline_parse(const struct strv *argv, struct vm_cmdline *ret) {
         struct vm_cmdline found = {0};
         bool ours = false;
-        if (argv->len >= 5 && str_eq(argv->items[1], "supervise") && str_eq(argv->items[2], "--project") &&
-            argv->items[3][0] == '/') {
+        if (argv->len >= 5 && (str_eq(argv->items[1], "supervise") || str_eq(argv->items[1], "doze")) &&
+            str_eq(argv->items[2], "--project") && argv->items[3][0] == '/') {
                 found.project = argv->items[3];
                 found.name = argv->items[4];
                 found.name_len = strlen(found.name);

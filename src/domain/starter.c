@@ -20,7 +20,7 @@
 #define ANSWER_TIMEOUT_MS 30000 /* starting a program from a slow disk */
 #define CONNECT_TIMEOUT_MS 1000
 
-enum order { ORDER_LAUNCH = 'l', ORDER_RESUME = 'r', ORDER_CONNECT = 'c', ORDER_SET_CLOCK = 't' };
+enum order { ORDER_LAUNCH = 'l', ORDER_RESUME = 'r', ORDER_CONNECT = 'c', ORDER_SET_CLOCK = 't', ORDER_DOZE = 'd' };
 
 /* The helper's side. */
 
@@ -45,6 +45,17 @@ static int set_clock(const struct launch *l, struct process *last, struct error 
         return proc_spawn(&spec, last, err);
 }
 
+/* It outlives the supervisor, and this process with it. */
+static int doze(const struct launch *l, struct error *err) {
+        const char *const argv[] = {"/proc/self/exe", "doze", "--project", l->project->root, l->name, NULL};
+        struct proc_spec spec = PROC_SPEC_INIT;
+        spec.argv = argv;
+        spec.cwd = "/";
+        spec.new_session = true;
+        _cleanup_process_ struct process dozing = PROCESS_INIT;
+        return proc_spawn(&spec, &dozing, err);
+}
+
 static void carry_out(enum order order, const struct launch *l, struct process *clock, int socket) {
         _cleanup_error_ struct error err = ERROR_INIT;
         _cleanup_json_ struct json *answer = json_new_object();
@@ -62,6 +73,8 @@ static void carry_out(enum order order, const struct launch *l, struct process *
                 r = connect_monitor(l, &fd, &err);
         else if (order == ORDER_SET_CLOCK)
                 r = set_clock(l, clock, &err);
+        else if (order == ORDER_DOZE)
+                r = doze(l, &err);
         else
                 r = err_set(&err, ERR_FAILED, EINVAL, "there is no such order");
         if (r < 0)
@@ -152,6 +165,12 @@ int starter_launch(const struct starter *s, bool resume, struct launched *ret, s
 int starter_connect(const struct starter *s, int *ret_qmp_fd, struct error *err) {
         _cleanup_json_ struct json *answer = NULL;
         return give_order(s, ORDER_CONNECT, &answer, ret_qmp_fd, err);
+}
+
+int starter_doze(const struct starter *s, struct error *err) {
+        _cleanup_json_ struct json *answer = NULL;
+        _cleanup_close_ int fd = -1;
+        return give_order(s, ORDER_DOZE, &answer, &fd, err);
 }
 
 int starter_set_clock(const struct starter *s, struct error *err) {

@@ -112,6 +112,7 @@ static int on_housekeeping(struct loop *loop, void *userdata) {
         check_clocks(v); /* where the kernel's word of it did not come: a machine that is itself a guest */
         if (v->qmp)
                 v->monitor_delay_ms = 0;
+        supervise_idle_look(v);
         return 0;
 }
 
@@ -262,6 +263,7 @@ static int begin(struct supervisor *v, struct error *err) {
                 r = listen_for_requests(v, err);
         if (r == 0)
                 r = v->launch.adopt_pid ? supervise_qemu_adopt(v, err) : supervise_qemu_start(v, err);
+        supervise_idle_begin(v);
         if (r == 0)
                 confine(v);
         return r;

@@ -47,6 +47,8 @@ struct supervisor {
         unsigned restarts_total;
         bool restart_planned;
         struct suspended state; /* the one to go on from, or the one that was saved; no tag: none */
+        uint64_t idle_limit_ms; /* IDLE_SUSPEND; 0: never */
+        uint64_t used_ms;       /* now_ms() when somebody was seen to use the VM */
         bool resumed;           /* this QEMU went on from a saved state */
         char *not_resumed;      /* why not, where there was one; NULL */
         char *last_event;
@@ -85,6 +87,12 @@ int supervise_resume_failed(struct supervisor *v, const struct error *why, struc
 void supervise_suspend_end(struct supervisor *v);
 /* Once the guest runs: arms the timers. */
 void supervise_suspend_started(struct supervisor *v);
+
+/* supervise_idle.c: before the loop, and now and then; has a VM that nobody uses put to sleep. */
+void supervise_idle_begin(struct supervisor *v);
+void supervise_idle_look(struct supervisor *v);
+/* For tests: whether the text of /proc/net/tcp has a connection from or to @port. */
+bool idle_port_used(const char *table, uint16_t port);
 
 /* Has the guest's clock set, as soon as the guest runs. */
 void supervise_set_clock(struct supervisor *v);

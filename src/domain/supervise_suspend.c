@@ -174,6 +174,8 @@ int supervise_resume(struct supervisor *v, struct error *err) {
         int r = suspend_resume(v->project, v->qmp, &v->state, &v->launch.argv, &why);
         if (r == 0)
                 r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, &why);
+        if (r == 0)
+                suspend_consumed(v->project, &v->state);
         if (r == 0 && !in_disk)
                 r = suspend_files_forward(v->qmp, &v->launch.argv, &why);
         if (r < 0) {

@@ -161,13 +161,15 @@ int supervisor_start(const struct project *p, struct state *s, const struct strv
         return 0;
 }
 
-/* The live supervisor: the owner of its lock, if it is one by its command line. -ESRCH: none. */
+/* The live supervisor, or who dozes in its place: the owner of its lock, if it is one by its command line. -ESRCH:
+ * none. */
 static int find_supervisor(const struct project *p, struct process *ret) {
         _cleanup_free_ char *path = supervisor_lock_path(p);
         _cleanup_process_ struct process v = PROCESS_INIT;
         int r = lock_owner(path, &v);
         _cleanup_strv_ struct strv cmdline = {0};
-        if (r == 0 && (proc_cmdline(v.pid, &cmdline) < 0 || !strv_contains(&cmdline, "supervise")))
+        if (r == 0 && (proc_cmdline(v.pid, &cmdline) < 0 ||
+                       !(strv_contains(&cmdline, "supervise") || strv_contains(&cmdline, "doze"))))
                 r = -ESRCH;
         if (r < 0)
                 return r;
@@ -247,6 +249,13 @@ static int wait_released(const struct project *p, const struct process *v, unsig
                 if (r != 0 || left == 0)
                         return r;
         }
+}
+
+bool supervisor_dozes(const struct project *p) {
+        _cleanup_process_ struct process v = PROCESS_INIT;
+        _cleanup_strv_ struct strv cmdline = {0};
+        return find_supervisor(p, &v) == 0 && proc_cmdline(v.pid, &cmdline) == 0 && cmdline.len > 1 &&
+               str_eq(cmdline.items[1], "doze");
 }
 
 int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err) {

@@ -264,6 +264,10 @@ int suspend_sync(const struct project *p, const struct suspended *s, struct erro
         return r < 0 ? r : mark_synced(p, s->tag, err);
 }
 
+void suspend_consumed(const struct project *p, const struct suspended *s) {
+        suspend_files_remove(p, s->kind == SUSPENDED_IN_DISK);
+}
+
 static bool same_lines(const struct strv *a, const struct strv *b) {
         bool same = a->len == b->len;
         for (size_t i = 0; same && i < a->len; i++)
@@ -312,7 +316,5 @@ int suspend_resume(const struct project *p, struct qmp *q, const struct suspende
         r = s->kind == SUSPENDED_IN_FILES ? suspend_files_load(q, err) : suspend_disk_load(q, s->tag, err);
         if (r == 0)
                 r = remove_record(p, err);
-        if (r == 0)
-                suspend_files_remove(p, s->kind == SUSPENDED_IN_DISK);
         return r;
 }

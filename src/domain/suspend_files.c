@@ -19,6 +19,8 @@
 #define MEMORY_BACKEND "memory-backend-file,id=memory,"
 #define LOAD_TIMEOUT_MS 60000
 #define LOAD_LOOK_MS 2
+#define PORT_TIMEOUT_MS 1000
+#define PORT_LOOK_MS 2
 
 static char *memory_path(const char *folder) {
         return path_join(folder, "suspend.memory");
@@ -128,8 +130,13 @@ int suspend_files_forward(struct qmp *q, const struct strv *argv, struct error *
         _cleanup_strv_ struct strv rules = {0};
         qemu_forwards(argv, &rules);
         int r = 0;
+        /* Who held a port while the VM slept (doze.h) gives it up now. */
+        uint64_t deadline = now_ms() + PORT_TIMEOUT_MS;
         for (size_t i = 0; r == 0 && i < rules.len; i++)
-                r = forward_add(q, rules.items[i], err);
+                while ((r = forward_add(q, rules.items[i], err)) == -EADDRNOTAVAIL && now_ms() < deadline) {
+                        error_clear(err);
+                        poll(NULL, 0, PORT_LOOK_MS);
+                }
         return r;
 }
 
@@ -179,6 +186,11 @@ int suspend_files_sync(const struct project *p, struct error *err) {
         _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
         int r = sync_file(memory, err);
         return r < 0 ? r : sync_file(devices, err);
+}
+
+bool suspend_files_waiting(const struct project *p) {
+        _cleanup_free_ char *devices = devices_path(p->vm_dir);
+        return fs_exists(devices);
 }
 
 void suspend_files_remove(const struct project *p, bool memory_too) {

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* Suspends a VM that nobody uses and wakes it when somebody connects. The supervisor's helper runs it (IDLE_SUSPEND).
+ */
+#include <k3s-vm/commands.h>
+#include <k3s-vm/doze.h>
+#include <k3s-vm/proc.h>
+#include <k3s-vm/supervisor.h>
+#include <k3s-vm/up.h>
+
+static void note(const struct context *ctx, const char *event, const struct error *why) {
+        struct json *fields = json_new_object();
+        json_set_string(fields, "why", why ? why->message : NULL);
+        events_append(ctx->project, event, fields);
+}
+
+static int fall_asleep(struct context *ctx, struct doze **ret, struct error *err) {
+        _cleanup_close_ int lock = -1;
+        _cleanup_state_ struct state *s = NULL;
+        int r = lock_vm(ctx, "doze", &lock, err);
+        if (r == 0)
+                r = stop_vm(ctx, STOP_SUSPEND, 0, err);
+        if (r == 0)
+                r = context_state(ctx, &s, err);
+        return r < 0 ? r : doze_new(ctx->project, s, ctx->config, ret, err);
+}
+
+/* By a process of its own: a start ends who dozes. */
+static int wake(const struct context *ctx, struct doze *d, struct error *err) {
+        const char *const argv[] = {"/proc/self/exe", "start", "--quiet", "--project", ctx->project->root, NULL};
+        struct proc_spec spec = PROC_SPEC_INIT;
+        spec.argv = argv;
+        spec.cwd = "/";
+        _cleanup_process_ struct process start = PROCESS_INIT;
+        int r = proc_spawn(&spec, &start, err);
+        if (r == 0)
+                r = doze_hand_on(d, start.pidfd, err);
+        struct proc_result result = {0};
+        if (start.pid > 0)
+                proc_wait(&start, 0, &result, NULL);
+        return r;
+}
+
+static int run(struct context *ctx, const struct arguments *args _unused_, struct error *err) {
+        _cleanup_doze_ struct doze *d = NULL;
+        int r = fall_asleep(ctx, &d, err);
+        if (r < 0) {
+                if (ctx->project)
+                        note(ctx, "not-dozing", err);
+                return r;
+        }
+        note(ctx, "dozing", NULL);
+        r = doze_wait(d, err);
+        if (r < 0)
+                return r;
+        note(ctx, "woken", NULL);
+        r = wake(ctx, d, err);
+        if (r < 0)
+                note(ctx, "not-woken", err);
+        return r;
+}
+
+const struct command cmd_doze = {
+                .name = "doze",
+                /* What follows is for those who read `ps`. */
+                .operands = "[NAME]",
+                .summary = "suspend the VM until somebody connects to one of its ports",
+                .hidden = true,
+                .run = run,
+};
