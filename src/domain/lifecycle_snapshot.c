@@ -44,7 +44,7 @@ static int save_down(const struct lifecycle *l, const char *folder, struct suspe
                 err_hint(err, "start it first: k3s-vm start");
         }
         if (r == 0 && suspended)
-                r = suspend_files_copy(p->vm_dir, folder, err);
+                r = suspend_files_share(p->vm_dir, folder, err);
         if (r < 0)
                 return r;
         free(s.tag);

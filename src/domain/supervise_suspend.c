@@ -79,13 +79,11 @@ static int make_still(struct supervisor *v, uint64_t more, bool *ret_ran, struct
 }
 
 struct json *supervise_snapshot(struct supervisor *v, struct error *err) {
-        _cleanup_free_ char *folder = snapshot_folder(v->project, SNAPSHOT_NEW),
-                            *mapped = path_join(v->project->vm_dir, "suspend.memory");
+        _cleanup_free_ char *folder = snapshot_folder(v->project, SNAPSHOT_NEW);
         _cleanup_suspended_ struct suspended saved = {0};
-        int64_t copied = fs_allocated(mapped);
         uint64_t begin = now_ms();
         bool ran = false;
-        int r = make_still(v, copied > 0 ? (uint64_t)copied : 0, &ran, err);
+        int r = make_still(v, suspend_files_copied(v->project, true), &ran, err);
         if (r == 0)
                 r = suspend_snapshot(v->project, folder, v->qmp, v->pid, &v->launch.argv, &saved, err);
         if (ran)
@@ -107,7 +105,7 @@ struct json *supervise_snapshot(struct supervisor *v, struct error *err) {
 
 struct json *supervise_suspend(struct supervisor *v, struct error *err) {
         bool ran = false;
-        int r = make_still(v, 0, &ran, err);
+        int r = make_still(v, suspend_files_copied(v->project, false), &ran, err);
         uint64_t begin = now_ms();
         if (r == 0) {
                 r = suspend_save(v->project, v->qmp, v->pid, &v->launch.argv, &v->state, err);

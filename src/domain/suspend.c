@@ -220,7 +220,7 @@ int suspend_install(const struct project *p, const char *folder, const struct su
                                                   .boot_id = proc_boot_id()};
         s.tag = xasprintf(SUSPEND_TAG "%llu", (unsigned long long)now);
         strv_extend(&s.machine, (const char *const *)from->machine.items);
-        int r = suspend_files_copy(folder, p->vm_dir, err);
+        int r = suspend_files_share(folder, p->vm_dir, err);
         if (r < 0)
                 return r;
         suspend_files_identify(p, &s.files);

@@ -86,11 +86,24 @@ int suspend_files_save(const struct project *p, const char *folder, struct qmp *
         return 0;
 }
 
-int suspend_files_copy(const char *from, const char *to, struct error *err) {
+static int share_file(const char *from, const char *to, struct error *err) {
+        int r = fs_unlink(to, err);
+        if (r < 0)
+                return r;
+        return link(from, to) == 0 ? 0 : fs_copy_file(from, to, err);
+}
+
+int suspend_files_share(const char *from, const char *to, struct error *err) {
         _cleanup_free_ char *memory = memory_path(from), *devices = devices_path(from), *to_memory = memory_path(to),
                             *to_devices = devices_path(to);
-        int r = fs_copy_file(memory, to_memory, err);
-        return r < 0 ? r : fs_copy_file(devices, to_devices, err);
+        int r = share_file(memory, to_memory, err);
+        return r < 0 ? r : share_file(devices, to_devices, err);
+}
+
+uint64_t suspend_files_copied(const struct project *p, bool snapshot) {
+        _cleanup_free_ char *memory = memory_path(p->vm_dir);
+        struct stat st;
+        return lstat(memory, &st) == 0 && (snapshot || st.st_nlink > 1) ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
 void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret) {
@@ -195,7 +208,9 @@ bool suspend_files_waiting(const struct project *p) {
 
 void suspend_files_remove(const struct project *p, bool memory_too) {
         _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
+        _cleanup_free_ char *unfinished = xasprintf("%s.new", memory);
         fs_unlink(devices, NULL);
+        fs_unlink(unfinished, NULL);
         if (memory_too)
                 fs_unlink(memory, NULL);
 }

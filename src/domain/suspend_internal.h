@@ -20,8 +20,9 @@ int suspend_disk_mark(struct qmp *q, const char *tag, struct error *err);
 /* suspend_files.c: memory and devices in files of their own in @folder. Fills in kind and sizes. */
 int suspend_files_save(const struct project *p, const char *folder, struct qmp *q, pid_t pid, const struct strv *argv,
                        struct suspended *ret, struct error *err);
-/* The files of one folder in another. */
-int suspend_files_copy(const char *from, const char *to, struct error *err);
+/* The files of one folder in another: the same ones, where the file system can, as none is ever written to while it has
+ * two names. */
+int suspend_files_share(const char *from, const char *to, struct error *err);
 /* For a QEMU that was started with suspend_files_arguments(). */
 int suspend_files_load(struct qmp *q, struct error *err);
 /* Which files they are at the moment, the disk among them: a line each, for the record. */
@@ -32,9 +33,9 @@ int suspend_files_sync(const struct project *p, struct error *err);
 void suspend_files_remove(const struct project *p, bool memory_too);
 
 /* suspend_memory.c: the guest's memory, @bytes at address @base of QEMU, which stands still, to the file @path. If it
- * is the file @mapped, privately mapped, only the pages that were changed since are written to it, or to a copy of it
- * if
- * @path is another one. @ret: what was written. -ESTALE: the mapping there is yet another one. */
+ * is the file @mapped, privately mapped, only the pages that were changed since are written to it, or to a copy of it if
+ * @path is another one or @mapped has a second name. @ret: what was written besides. -ESTALE: the mapping there is yet
+ * another one. */
 int suspend_memory_save(pid_t pid, uint64_t base, uint64_t bytes, const char *mapped, const char *path, uint64_t *ret,
                         struct error *err);
 

@@ -34,6 +34,7 @@ struct memory {
         int mem, pagemap; /* of the process */
         uint64_t base, bytes;
         int fd;     /* of the file */
+        char *copy; /* where that is a copy, to be renamed once it is whole; else NULL */
         bool fresh; /* an empty one: nothing in it has to become zero */
         uint64_t written;
         char run[RUN_PAGES * PAGE];
@@ -43,6 +44,9 @@ static void memory_clear(struct memory *m) {
         closep_(&m->mem);
         closep_(&m->pagemap);
         closep_(&m->fd);
+        if (m->copy)
+                fs_unlink(m->copy, NULL);
+        free(m->copy);
 }
 
 /* The file that is mapped from @base on, whole: its device and inode, 0 for none. */
@@ -98,14 +102,27 @@ static int open_file(struct memory *m, pid_t pid, const char *mapped, const char
                 return err_errno(err, errno, "cannot write %s", mapped);
         if (st.st_dev != dev || st.st_ino != ino)
                 return err_set(err, ERR_FAILED, ESTALE, "%s is not the guest's memory any more", mapped);
-        if (str_eq(mapped, path)) {
+        /* What has another name, too, is a snapshot's, and stays as it is. */
+        if (str_eq(mapped, path) && st.st_nlink == 1) {
                 m->fd = TAKE_FD(fd);
                 return 0;
         }
-        r = create_file(m, path, err);
-        if (r == 0)
-                r = fs_copy_sparse(fd, m->fd);
+        m->copy = xasprintf("%s.new", path);
+        r = create_file(m, m->copy, err);
+        if (r < 0)
+                return r;
+        r = fs_copy_sparse(fd, m->fd);
         return r < 0 ? err_errno(err, -r, "cannot copy %s", mapped) : 0;
+}
+
+static int finish_file(struct memory *m, const char *path, struct error *err) {
+        if (!m->copy)
+                return 0;
+        if (rename(m->copy, path) < 0)
+                return err_errno(err, errno, "cannot write %s", path);
+        free(m->copy);
+        m->copy = NULL;
+        return 0;
 }
 
 static int open_process(struct memory *m, pid_t pid, struct error *err) {
@@ -188,7 +205,9 @@ int suspend_memory_save(pid_t pid, uint64_t base, uint64_t bytes, const char *ma
                 r = open_file(m, pid, mapped, path, err);
         if (r == 0)
                 r = copy_all(m, err);
-        if (r < 0 && m->fd >= 0 && !(str_eq(mapped, path) && !m->fresh))
+        if (r == 0)
+                r = finish_file(m, path, err);
+        if (r < 0 && m->fresh)
                 fs_unlink(path, NULL);
         *ret = m->written;
         memory_clear(m);

@@ -101,6 +101,28 @@ static void memory_is_saved_and_then_only_what_was_changed(void **state) {
         assert_true(written <= (PAGES / 11 + 3) * (uint64_t)PAGE);
 }
 
+static void file_that_is_a_snapshots_too_stays_as_it_is(void **state) {
+        struct scratch *s = *state;
+        _cleanup_free_ char *path = path_join(s->dir, "memory"), *kept = path_join(s->dir, "kept");
+        uint64_t base = 0, written = 0;
+        pid_t pid = start(-1, first_life, &base);
+        assert_int_equal(suspend_memory_save(pid, base, BYTES, path, path, &written, NULL), 0);
+        end(pid);
+        assert_int_equal(link(path, kept), 0);
+
+        _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+        pid = start(fd, second_life, &base);
+        assert_int_equal(suspend_memory_save(pid, base, BYTES, path, path, &written, NULL), 0);
+        check_file(path, true);
+        check_file(kept, false);
+        /* The guest is on the snapshot's file, not on the one of that name now. */
+        assert_int_equal(suspend_memory_save(pid, base, BYTES, path, path, &written, NULL), -ESTALE);
+        assert_int_equal(suspend_memory_save(pid, base, BYTES, kept, path, &written, NULL), 0);
+        end(pid);
+        check_file(path, true);
+        check_file(kept, false);
+}
+
 static void another_mapping_or_another_file_is_refused_and_untouched(void **state) {
         struct scratch *s = *state;
         _cleanup_free_ char *path = path_join(s->dir, "memory"), *other = path_join(s->dir, "other");
@@ -135,6 +157,8 @@ static void a_process_that_is_gone_leaves_no_file(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test_setup_teardown(memory_is_saved_and_then_only_what_was_changed, scratch_setup,
+                                                        scratch_teardown),
+                        cmocka_unit_test_setup_teardown(file_that_is_a_snapshots_too_stays_as_it_is, scratch_setup,
                                                         scratch_teardown),
                         cmocka_unit_test_setup_teardown(another_mapping_or_another_file_is_refused_and_untouched,
                                                         scratch_setup, scratch_teardown),
