@@ -244,8 +244,7 @@ static int mark_synced(const struct project *p, const char *tag, struct error *e
         _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0)
                 return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", path);
-        char *text = xcalloc(1, SUSPEND_MAX_BYTES + 1);
-        _cleanup_free_ char *owned = text;
+        _cleanup_free_ char *text = xcalloc(1, SUSPEND_MAX_BYTES + 1);
         ssize_t n = pread(fd, text, SUSPEND_MAX_BYTES, 0);
         const char *at = n > 0 && strstr(text, tag) ? strstr(text, NOT_SYNCED) : NULL;
         if (!at)
