@@ -22,6 +22,7 @@
 struct banner_wait {
         uint16_t port;           /* on 127.0.0.1 */
         const char *serial_path; /* the log of the serial line */
+        uint64_t serial_from;    /* where in it this boot begins, in bytes; of a log that is shorter, all is its */
         int stop_fd;             /* ends the wait when it becomes readable; -1: none */
         unsigned timeout_ms;
         struct progress *progress;

@@ -36,7 +36,8 @@ struct state {
         int pid;
         uint64_t start_time; /* clock ticks since boot */
         char *boot_id;
-        uint64_t started_ms; /* wall clock */
+        uint64_t started_ms;  /* wall clock */
+        uint64_t serial_from; /* where in serial.log its words begin, in bytes */
         uint16_t api_port, ssh_port, web_port;
         bool ready_once;           /* was Ready since it was created */
         char *intent;              /* "running", "stopped": what the user asked for last */
@@ -53,6 +54,8 @@ struct state *state_new(void);
  * know are ignored. */
 int state_load(const struct project *p, struct state **ret, struct error *err);
 int state_save(const struct project *p, const struct state *s, struct error *err);
+/* A QEMU was just started. Not saved yet. */
+void state_note_qemu(const struct project *p, struct state *s, pid_t pid, uint64_t start_time);
 /* For tests and fuzzers: the same without a file. */
 int state_parse(const char *text, size_t len, struct state **ret, struct error *err);
 struct json *state_to_json(const struct state *s);

@@ -103,6 +103,7 @@ static int wait_banner(struct wait *w, struct error *err) {
                 const struct banner_wait wait = {
                                 .port = w->ready->config->ssh_port,
                                 .serial_path = w->ready->project->serial_path,
+                                .serial_from = w->ready->state->serial_from,
                                 .stop_fd = w->ready->vm->pidfd,
                                 .timeout_ms = last ? (unsigned)left : STANDSTILL_LOOK_MS,
                                 .progress = w->ready->progress,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/proc.h>
 #include <k3s-vm/state.h>
 
 #define STATE_SCHEMA 1
@@ -122,6 +123,7 @@ static int from_json(const struct json *j, struct state **ret, struct error *err
         s->start_time = json_u64_or(json_get(j, "qemu", "start_time"), 0);
         s->boot_id = plain_string(json_get(j, "qemu", "boot_id"));
         s->started_ms = json_u64_or(json_get(j, "qemu", "started_ms"), 0);
+        s->serial_from = json_u64_or(json_get(j, "qemu", "serial_from"), 0);
         s->api_port = (uint16_t)bounded(json_get(j, "ports", "api"), UINT16_MAX);
         s->ssh_port = (uint16_t)bounded(json_get(j, "ports", "ssh"), UINT16_MAX);
         s->web_port = (uint16_t)bounded(json_get(j, "ports", "web"), UINT16_MAX);
@@ -191,6 +193,7 @@ struct json *state_to_json(const struct state *s) {
         json_set_number(qemu, "start_time", (double)s->start_time);
         json_set_string(qemu, "boot_id", s->boot_id);
         json_set_number(qemu, "started_ms", (double)s->started_ms);
+        json_set_number(qemu, "serial_from", (double)s->serial_from);
         struct json *ports = json_set_object(j, "ports");
         json_set_number(ports, "api", s->api_port);
         json_set_number(ports, "ssh", s->ssh_port);
@@ -205,6 +208,16 @@ struct json *state_to_json(const struct state *s) {
                 json_append(phases, phase);
         }
         return j;
+}
+
+void state_note_qemu(const struct project *p, struct state *s, pid_t pid, uint64_t start_time) {
+        int64_t serial = fs_size(p->serial_path);
+        s->pid = pid;
+        s->start_time = start_time;
+        s->started_ms = wall_ms();
+        s->serial_from = serial > 0 ? (uint64_t)serial : 0;
+        free(s->boot_id);
+        s->boot_id = proc_boot_id();
 }
 
 int state_save(const struct project *p, const struct state *s, struct error *err) {

@@ -431,9 +431,7 @@ static int on_restart_timer(struct loop *loop, void *userdata) {
                 loop_stop(loop, ERR_FAILED);
                 return 0;
         }
-        s->pid = v->pid;
-        s->start_time = v->start_time;
-        s->started_ms = wall_ms();
+        state_note_qemu(v->project, s, v->pid, v->start_time);
         state_save(v->project, s, NULL);
         v->restarts_total++;
         supervise_note(v, "repair:restarted", NULL);

@@ -151,11 +151,7 @@ int supervisor_start(const struct project *p, struct state *s, const struct strv
                 progress_warn(progress, "the saved state cannot be used, so the VM boots from its disk: %s",
                               not_resumed);
         *ret_resumed = json_bool_or(json_get(running, "resumed"), false);
-        s->pid = pid;
-        s->start_time = start_time;
-        s->started_ms = wall_ms();
-        free(s->boot_id);
-        s->boot_id = proc_boot_id();
+        state_note_qemu(p, s, pid, start_time);
         *ret_vm = vm;
         vm = PROCESS_INIT;
         return 0;

@@ -50,10 +50,20 @@ static void try_connect(struct waiting *w) {
         }
 }
 
+static int open_serial(const struct banner_wait *spec) {
+        int fd = open(spec->serial_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        off_t from = (off_t)spec->serial_from;
+        if (fd >= 0)
+                lseek(fd, lseek(fd, 0, SEEK_END) < from ? 0 : from, SEEK_SET);
+        return fd;
+}
+
 static void read_serial(struct waiting *w) {
+        if (w->network_up)
+                return;
         if (w->serial_fd < 0)
-                w->serial_fd = open(w->spec->serial_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (w->serial_fd < 0 || w->network_up)
+                w->serial_fd = open_serial(w->spec);
+        if (w->serial_fd < 0)
                 return;
         while (buf_read(&w->serial, w->serial_fd) > 0) {
                 if (memmem(w->serial.data, w->serial.len, GUEST_NETWORK_UP, strlen(GUEST_NETWORK_UP))) {

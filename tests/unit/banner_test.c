@@ -97,6 +97,21 @@ static void a_silent_guest_is_asked_after_a_while(void **state) {
         pthread_join(thread, NULL);
 }
 
+static void what_an_earlier_boot_said_does_not_count(void **state) {
+        struct fixture *f = *state;
+        announce(f, GUEST_NETWORK_UP "\nreboot: Power down");
+        struct banner_wait wait = wait_of(f, 1000);
+        int64_t size = fs_size(f->serial);
+        wait.serial_from = (uint64_t)size;
+        bool network_up = true;
+        assert_int_equal(banner_wait(&wait, &network_up, NULL), -ETIMEDOUT);
+        assert_false(network_up);
+        /* A log that was cut meanwhile is this boot's. */
+        wait.serial_from = (uint64_t)size + 1;
+        assert_int_equal(banner_wait(&wait, &network_up, NULL), -ETIMEDOUT);
+        assert_true(network_up);
+}
+
 static void a_guest_without_network_is_hardly_connected_to(void **state) {
         struct fixture *f = *state;
         const struct banner_wait wait = wait_of(f, 2000);
@@ -144,6 +159,7 @@ int main(void) {
                         cmocka_unit_test_setup_teardown(a_guest_that_announced_its_network_is_asked_at_once, set_up,
                                                         tear_down),
                         cmocka_unit_test_setup_teardown(a_silent_guest_is_asked_after_a_while, set_up, tear_down),
+                        cmocka_unit_test_setup_teardown(what_an_earlier_boot_said_does_not_count, set_up, tear_down),
                         cmocka_unit_test_setup_teardown(a_guest_without_network_is_hardly_connected_to, set_up,
                                                         tear_down),
                         cmocka_unit_test_setup_teardown(something_that_is_no_ssh_server_is_not_believed, set_up,
