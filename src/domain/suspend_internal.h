@@ -33,7 +33,8 @@ int suspend_files_sync(const struct project *p, struct error *err);
 void suspend_files_remove(const struct project *p, bool memory_too);
 
 /* suspend_memory.c: the guest's memory, @bytes at address @base of QEMU, which stands still, to the file @path. If it
- * is the file @mapped, privately mapped, only the pages that were changed since are written to it, or to a copy of it if
+ * is the file @mapped, privately mapped, only the pages that were changed since are written to it, or to a copy of it
+ * if
  * @path is another one or @mapped has a second name. @ret: what was written besides. -ESTALE: the mapping there is yet
  * another one. */
 int suspend_memory_save(pid_t pid, uint64_t base, uint64_t bytes, const char *mapped, const char *path, uint64_t *ret,
