@@ -17,7 +17,7 @@ O := build/$(BUILD)
 CPPFLAGS_ALL := -D_GNU_SOURCE -DK3S_VM_VERSION='"$(VERSION)"' -Iinclude $(CPPFLAGS)
 CFLAGS_WARN  := -Wall -Wextra -Wstrict-prototypes -Wmissing-prototypes -Wshadow
 CFLAGS_debug   := -O0 -g
-CFLAGS_release := -Os -g -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+CFLAGS_release := -Oz -fno-jump-tables -g -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 CFLAGS_ALL   := -std=c17 $(CFLAGS_WARN) $(if $(WERROR),-Werror) $(CFLAGS_$(BUILD)) $(CFLAGS)
@@ -43,7 +43,7 @@ TOOLS := banner json yaml yaml_scalar yaml_locate digest tail archive archive_is
 DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
 	guest image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \
 	supervise_qemu supervise_suspend suspend suspend_disk suspend_files suspend_memory suspend_machine snapshot lifecycle_snapshot doze supervise_idle starter control clock agent clock_guest launch kube kube_call \
-	health kubeconfig manifest discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
+	health kubeconfig manifest pod_env discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
 	container_image scaffold k3s_config prepare lifecycle standstill ready diagnose autostart
 COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status \
 	cmd_reset cmd_destroy cmd_ssh cmd_exec cmd_cp cmd_apply cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl \

@@ -53,5 +53,5 @@ struct apply {
 int apply_run(const struct apply *a, size_t ret_counts[static APPLY_RESULTS], struct error *err);
 
 /* Whether the cluster has not got exactly these manifests by the last apply_run() of the whole project: they changed
- * since, or the cluster is another one, or not all of it was rolled out. One request; none without manifests. */
+ * since, or the cluster is another one, or not all of it was rolled out. One request. */
 int apply_is_due(const struct kubeconfig *k, const struct manifests *m, bool *ret, struct error *err);

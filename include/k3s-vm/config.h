@@ -38,6 +38,7 @@ struct config {
         char *warm_reset;         /* WARM_RESET: on, off */
         char *kubeconfig_path;    /* KUBECONFIG_PATH, relative to the project */
         char *web_env_path;       /* WEB_ENV_PATH, relative to the project */
+        char *pod_api_server;     /* POD_API_SERVER: the API's address in the credentials that pods get */
         char *dns;                /* DNS: an IPv4 address for the guest's resolver, "" the host's */
         struct forward *forwards; /* FORWARDS: "HOST:GUEST ..." beside API, SSH and web */
         size_t n_forwards;

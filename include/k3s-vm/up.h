@@ -23,7 +23,7 @@ int restore_snapshot(struct context *ctx, const struct lifecycle *l, struct stat
 /* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
 int up(struct context *ctx, unsigned timeout_ms, struct error *err);
 /* Applies the project's manifests if they changed since the last time, or the cluster is new. */
-int apply_if_due(struct context *ctx, const struct manifests *m, unsigned timeout_ms, struct error *err);
+int apply_if_due(struct context *ctx, struct manifests *m, unsigned timeout_ms, struct error *err);
 /* The VM as it is now, to stdout: as the end of a start, or as `status` has it; JSON with --json. */
 int print_summary(struct context *ctx, bool ready_text, struct error *err);
 /* "--timeout 30" in ms; 0 when it was not given. */

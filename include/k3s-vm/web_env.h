@@ -11,12 +11,16 @@
 #pragma once
 
 #include <k3s-vm/config.h>
+#include <k3s-vm/dotenv.h>
 #include <k3s-vm/kube.h>
 #include <k3s-vm/progress.h>
 
 /* Whether web_env_write() could read the file: ERR_USAGE for a folder, a file of more than 1 MiB, one that cannot be
  * read, or whose line N cannot be understood. For before a start. */
 int web_env_check(const struct project *p, const struct config *c, struct error *err);
+
+/* What the file has; nothing where there is none. Fails as web_env_check() does. */
+int web_env_read(const struct project *p, const struct config *c, struct dotenv *ret, struct error *err);
 
 /* Writes both, atomically and only what changes. A missing file is made, 0600, where its folder is there. Something at
  * kubeconfig.yaml that is not ours stays; KUBECONFIG then names the kubeconfig itself. */

@@ -4,6 +4,7 @@
 #include <k3s-vm/apply.h>
 #include <k3s-vm/commands.h>
 #include <k3s-vm/connect.h>
+#include <k3s-vm/pod_env.h>
 #include <k3s-vm/ready.h>
 #include <k3s-vm/ui.h>
 #include <k3s-vm/up.h>
@@ -76,10 +77,14 @@ static int read_kubeconfig(struct context *ctx, struct kubeconfig **ret, struct 
         return r;
 }
 
-int apply_if_due(struct context *ctx, const struct manifests *m, unsigned timeout_ms, struct error *err) {
+int apply_if_due(struct context *ctx, struct manifests *m, unsigned timeout_ms, struct error *err) {
         _cleanup_kubeconfig_ struct kubeconfig *kubeconfig = NULL;
         bool due = false;
+        if (m->n == 0)
+                return 0; /* what was there before is pruned only if asked */
         int r = read_kubeconfig(ctx, &kubeconfig, err);
+        if (r == 0)
+                r = pod_env_add(ctx->project, ctx->config, kubeconfig, m, err);
         if (r == 0)
                 r = apply_is_due(kubeconfig, m, &due, err);
         if (r < 0 || !due)
@@ -146,6 +151,8 @@ static int run_apply(struct context *ctx, const struct arguments *args, struct e
                 r = context_running(ctx, &s, err);
         if (r == 0)
                 r = read_kubeconfig(ctx, &kubeconfig, err);
+        if (r == 0)
+                r = pod_env_add(ctx->project, ctx->config, kubeconfig, &manifests, err);
         if (r < 0)
                 return r;
         struct output output = {.ctx = ctx, .objects = json_new_array(), .dry_run = is_given(args, "dry-run")};

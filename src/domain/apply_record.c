@@ -166,10 +166,6 @@ int apply_is_due(const struct kubeconfig *k, const struct manifests *m, bool *re
         _cleanup_kube_ struct kube *kube = NULL;
         struct apply_record record = {0};
         char digest[SHA256_HEX_LEN + 1];
-        if (m->n == 0) {
-                *ret = false; /* what was there before is pruned only if asked */
-                return 0;
-        }
         int r = manifests_digest(m, digest, err);
         if (r == 0)
                 r = kube_new(k, &kube, err);

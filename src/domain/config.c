@@ -38,6 +38,7 @@ enum key_id {
         KEY_IDLE_SUSPEND,
         KEY_KUBECONFIG_PATH,
         KEY_WEB_ENV_PATH,
+        KEY_POD_API_SERVER,
         N_KEYS,
 };
 
@@ -74,6 +75,8 @@ static const struct config_key keys[N_KEYS] = {
                                          CONFIG_RESTART},
                 [KEY_WEB_ENV_PATH] = {"WEB_ENV_PATH", "web/.env", "where KUBECONFIG is written for the web program",
                                       CONFIG_RESTART},
+                [KEY_POD_API_SERVER] = {"POD_API_SERVER", "https://kubernetes.default.svc",
+                                        "the API's address in the KUBECONFIG_PRIMARY of pods", CONFIG_LIVE},
 };
 _Static_assert(N_KEYS <= ELEMENTSOF(((struct config *)NULL)->sources), "struct config has room for every key");
 
@@ -111,6 +114,7 @@ static const struct rule rules[N_KEYS] = {
                 [KEY_IDLE_SUSPEND] = NUMBER(idle_minutes, 0, 10080, "minutes"),
                 [KEY_KUBECONFIG_PATH] = TEXT(kubeconfig_path, config_check_output_path),
                 [KEY_WEB_ENV_PATH] = TEXT(web_env_path, config_check_output_path),
+                [KEY_POD_API_SERVER] = TEXT(pod_api_server, config_check_https),
 };
 
 static void *member(const struct config *c, size_t offset) {
@@ -150,17 +154,11 @@ static struct config *new_defaults(const struct project *p) {
         c->ssh_port = 2666;
         c->web_port = WEB_PORT_DEFAULT;
         c->web_node_port = WEB_PORT_DEFAULT;
-        c->flavor = xstrdup("auto");
-        c->k3s_version = xstrdup("stable");
-        c->k3s_args = xstrdup("");
-        c->k3s_images = xstrdup("");
-        c->accel = xstrdup("auto");
-        c->kubeconfig_path = xstrdup("web/.kube/config");
-        c->web_env_path = xstrdup("web/.env");
-        c->dns = xstrdup("");
-        c->warm_reset = xstrdup("on");
-        for (int i = 0; i < N_KEYS; i++)
+        for (int i = 0; i < N_KEYS; i++) {
                 c->sources[i] = "default";
+                if (rules[i].kind == RULE_TEXT && i != KEY_VM_NAME)
+                        *(char **)member(c, rules[i].offset) = xstrdup(keys[i].default_text);
+        }
         return c;
 }
 

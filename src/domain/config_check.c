@@ -203,6 +203,15 @@ int config_check_output_path(const struct project *p, const char *text, char **r
         return 0;
 }
 
+int config_check_https(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
+        static const char scheme[] = "https://";
+        const char *host = str_starts(text, scheme) ? text + strlen(scheme) : "";
+        if (!*host || host[strspn(host, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-:[]")])
+                return refuse(err, "must be like https://kubernetes.default.svc or https://10.0.2.15:6443", text);
+        *ret = xstrdup(text);
+        return 0;
+}
+
 int config_check_dns(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
         struct in_addr address;
         if (inet_pton(AF_INET, text, &address) != 1)

@@ -75,6 +75,12 @@ int web_env_check(const struct project *p, const struct config *c, struct error 
         return load(p, c, &e, err);
 }
 
+int web_env_read(const struct project *p, const struct config *c, struct dotenv *ret, struct error *err) {
+        _cleanup_web_env_ struct web_env e = {0};
+        int r = load(p, c, &e, err);
+        return r < 0 ? r : dotenv_parse(e.shown, buf_str(&e.text), e.text.len, ret, err);
+}
+
 /* From the folder of the file @from to the file @to, both relative to the same folder, without "." and ".."; the
  * caller frees. */
 static char *relative_path(const char *from, const char *to) {

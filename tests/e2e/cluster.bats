@@ -212,6 +212,41 @@ END
     "$(jq -r '.clusters[0].cluster.server' "$BATS_TEST_TMPDIR/primary.json")/version" | grep -q gitVersion
 }
 
+in_app() { kubectl exec deployment/app -- sh -c "$1"; }
+
+@test "the variables of web/.env reach the containers of Deployments, and a change of one rolls them" {
+  mkdir -p .k3s-vm/manifests
+  cat >.k3s-vm/manifests/app.yaml <<END
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app}
+spec:
+  selector: {matchLabels: {app: app}}
+  template:
+    metadata: {labels: {app: app}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: "localhost/k3s-vm/web:1", imagePullPolicy: Never, env: [{name: OWN, value: mine}]}]
+END
+  printf '%s\n' 'SECRET_WORD="xyzzy $1"' OWN=theirs >>web/.env
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $output == *'2 created' ]]
+  [ "$(in_app 'echo "$SECRET_WORD, $OWN, $KUBECONFIG"')" = 'xyzzy $1, mine, ' ]
+  [ "$(in_app 'echo "$KUBECONFIG_PRIMARY"' | base64 -d | jq -r '.clusters[0].cluster.server')" = https://kubernetes.default.svc ]
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $output == *'2 unchanged' ]]
+  sed -i 's/xyzzy/plugh/' web/.env
+  run -0 "$K3S_VM"
+  [[ $output == *'2 configured'* ]]
+  [ "$(in_app 'echo "$SECRET_WORD"')" = 'plugh $1' ]
+  # The value is nowhere but in that file and in the cluster.
+  ! grep -rqE 'xyzzy|plugh' .k3s-vm --include='*.log' --include='*.json' --include='*.jsonl' || false
+  rm .k3s-vm/manifests/app.yaml
+  "$K3S_VM" apply --prune
+  run -1 kubectl get secret k3s-vm-env-app
+  rmdir .k3s-vm/manifests
+}
+
 @test "an image from a file runs in a pod, and a second load leaves it out" {
   cat >"$BATS_TEST_TMPDIR/main.c" <<'END'
 #include <stdio.h>
