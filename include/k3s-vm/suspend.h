@@ -59,6 +59,9 @@ char *suspend_difference(const struct strv *then, const struct strv *now);
 int suspend_check(const struct project *p, const struct strv *argv, struct suspended *ret, struct error *err);
 /* For a state in files: the arguments of that QEMU, and a descriptor that it has to get as QEMU_FD_DEVICES. */
 void suspend_files_arguments(const struct project *p, const struct strv *argv, struct strv *ret);
+/* Has the memory's file read from the disk as a whole, in its order, which takes as long as that does: the guest needs
+ * it page by page, in any order. */
+void suspend_files_read_ahead(const struct project *p);
 /* How much of a file a save, or a snapshot's, copies before it writes the guest's changes. Of a VM that runs. */
 uint64_t suspend_files_copied(const struct project *p, bool snapshot);
 /* Takes them out of a command line again. */

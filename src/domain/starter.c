@@ -13,6 +13,7 @@
 #include <k3s-vm/json.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/socket.h>
+#include <k3s-vm/suspend.h>
 
 #include "starter.h"
 
@@ -98,6 +99,8 @@ static _Noreturn void serve(const struct launch *l, int socket) {
                         _exit(0);
                 closep_(&fd);
                 carry_out((enum order)order, l, &clock, socket);
+                if (order == ORDER_RESUME)
+                        suspend_files_read_ahead(l->project);
         }
 }
 

@@ -139,6 +139,16 @@ int suspend_files_open(const struct project *p, int *ret_devices_fd, struct erro
         return 0;
 }
 
+void suspend_files_read_ahead(const struct project *p) {
+        _cleanup_free_ char *memory = memory_path(p->vm_dir);
+        _cleanup_close_ int fd = open(memory, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        for (off_t data, hole = 0; fd >= 0 && (data = lseek(fd, hole, SEEK_DATA)) >= 0;) {
+                hole = lseek(fd, data, SEEK_HOLE);
+                if (hole < 0 || posix_fadvise(fd, data, hole - data, POSIX_FADV_WILLNEED) != 0)
+                        return;
+        }
+}
+
 int suspend_files_forward(struct qmp *q, const struct strv *argv, struct error *err) {
         _cleanup_strv_ struct strv rules = {0};
         qemu_forwards(argv, &rules);
