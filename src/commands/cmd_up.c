@@ -3,6 +3,7 @@
 #include <k3s-vm/commands.h>
 #include <k3s-vm/lifecycle.h>
 #include <k3s-vm/summary.h>
+#include <k3s-vm/supervisor.h>
 #include <k3s-vm/up.h>
 #include <k3s-vm/web_env.h>
 
@@ -43,6 +44,8 @@ int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error 
                 r = fs_mkdir_p(ctx->project->dir, 0700, err);
         if (r == 0)
                 r = vm_lock(ctx->project, command, LOCK_TIMEOUT_MS, ctx->progress, ret_fd, err);
+        if (r == 0)
+                supervisor_wait_helper(ctx->project);
         return r;
 }
 

@@ -31,6 +31,7 @@ static void supervisor_clear(struct supervisor *v) {
         qmp_free(v->qmp);
         loop_free(v->loop);
         process_close(&v->qemu);
+        starter_end(&v->starter);
         closep_(&v->lock_fd);
         closep_(&v->status_fd);
         closep_(&v->clock_fd);
@@ -38,7 +39,6 @@ static void supervisor_clear(struct supervisor *v) {
         free(v->last_event);
         free(v->not_resumed);
         suspended_clear(&v->state);
-        starter_end(&v->starter);
         launch_clear(&v->launch);
 }
 #define _cleanup_supervisor_ _cleanup_(supervisor_clear)

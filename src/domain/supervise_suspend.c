@@ -193,6 +193,7 @@ void supervise_suspend_end(struct supervisor *v) {
                 return;
         control_free(v->control);
         v->control = NULL;
+        starter_end(&v->starter);
         closep_(&v->lock_fd);
         v->lock_fd = -1;
         uint64_t begin = now_ms();

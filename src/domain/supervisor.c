@@ -2,8 +2,10 @@
 /* The side of a command: starting a supervisor, finding it, ending it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,6 +24,7 @@
 #define STATUS_MAX_BYTES (256U * 1024)
 #define END_GRACE_MS 2000
 #define RELEASE_LOOK_MS 5U
+#define HELPER_GRACE_MS 3000 /* it reads ahead what QEMU goes on from, and that may be a slow disk */
 
 /* A memory file with @text that nobody can change any more, read from its start. */
 static int sealed_memfd(const char *text, int *ret_fd, struct error *err) {
@@ -252,6 +255,13 @@ bool supervisor_dozes(const struct project *p) {
         _cleanup_strv_ struct strv cmdline = {0};
         return find_supervisor(p, &v) == 0 && proc_cmdline(v.pid, &cmdline) == 0 && cmdline.len > 1 &&
                str_eq(cmdline.items[1], "doze");
+}
+
+void supervisor_wait_helper(const struct project *p) {
+        _cleanup_close_ int fd = open(p->vm_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        uint64_t deadline = now_ms() + HELPER_GRACE_MS;
+        while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && !supervisor_alive(p) && now_ms() < deadline)
+                poll(NULL, 0, RELEASE_LOOK_MS);
 }
 
 int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err) {

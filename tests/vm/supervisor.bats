@@ -168,3 +168,22 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   [[ "$output" == *"stood still"*"it was reset"* ]]
   grep -q repair:reset-at-standstill .k3s-vm/events.jsonl
 }
+
+@test "the supervisor is killed while its helper is about to start QEMU: the next start goes on with that one" {
+  "$K3S_VM"
+  supervisor=$(supervisor_pid)
+  helper=$(pgrep -P "$supervisor" -x k3s-vm-starter)
+  kill -STOP "$helper"
+  kill -KILL "$(vm_pid)"
+  event_seen qemu-ended 20
+  # Its order to start another one waits for the helper now.
+  sleep 2
+  kill -KILL "$supervisor"
+  "$K3S_VM" start >start.log 2>&1 3>&- &
+  start=$!
+  sleep 1
+  kill -CONT "$helper"
+  wait "$start" || { cat start.log; false; }
+  [ "$(pgrep -fc -- "^qemu-system-x86_64 -name guest=$VM_NAME,")" = 1 ]
+  [ "$(vm_state)" = running ]
+}
