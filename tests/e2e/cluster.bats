@@ -245,6 +245,7 @@ END
   "$K3S_VM" apply --prune
   run -1 kubectl get secret k3s-vm-env-app
   rmdir .k3s-vm/manifests
+  sed -i '/^SECRET_WORD=/d; /^OWN=/d' web/.env
 }
 
 @test "an image from a file runs in a pod, and a second load leaves it out" {
