@@ -233,6 +233,12 @@ static int take_over(const struct lifecycle *l, struct state *s, struct process 
         return lifecycle_save_intent(l, s, "running", err);
 }
 
+/* A port that was free before QEMU was started and is not now: QEMU knows only that. */
+static int name_port_holder(const struct lifecycle *l, const struct state *s, int r, struct error *err) {
+        _cleanup_error_ struct error holder = ERROR_INIT;
+        return lifecycle_check_ports(l, s, &holder) < 0 ? err_move(err, &holder) : r;
+}
+
 static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, bool *ret_resumed,
                       struct error *err) {
         int r = supervisor_end(l->project, 0, err);
@@ -240,6 +246,8 @@ static int start_qemu(const struct lifecycle *l, struct state *s, struct process
                 return r;
         state_clear_phases(s);
         r = launch(l, s, ret_vm, ret_resumed, err);
+        if (r == -EADDRINUSE)
+                r = name_port_holder(l, s, r, err);
         if (r < 0) {
                 lifecycle_save_intent(l, s, "stopped", NULL);
                 return err_wrap(err, r, "cannot start the VM");

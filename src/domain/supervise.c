@@ -299,6 +299,7 @@ int supervisor_main(void) {
                         fs_unlink(path, NULL);
                 }
                 report_error(&v, &err);
+                supervise_suspend_end(&v);
                 return err.code ? (int)err.code : ERR_FAILED;
         }
         report_running(&v);

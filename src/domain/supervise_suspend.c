@@ -163,6 +163,14 @@ int supervise_resume_prepare(struct supervisor *v, struct error *err) {
                                                                                 : supervise_resume_failed(v, &why, err);
 }
 
+/* Somebody took a port while QEMU started. The guest has run for a moment and its state is used up, so it is saved
+ * anew: it is suspended as it was, and whoever asked learns why. */
+static int suspend_again(struct supervisor *v, const struct error *why, struct error *err) {
+        suspended_clear(&v->state);
+        _cleanup_json_ struct json *saved = supervise_suspend(v, err);
+        return saved ? err_set(err, ERR_PORT, EADDRINUSE, "%s", why->message) : -EAGAIN;
+}
+
 int supervise_resume(struct supervisor *v, struct error *err) {
         if (!v->state.tag)
                 return 0;
@@ -174,8 +182,11 @@ int supervise_resume(struct supervisor *v, struct error *err) {
                 r = qmp_call(v->qmp, "cont", NULL, QMP_TIMEOUT_MS, NULL, &why);
         if (r == 0)
                 suspend_consumed(v->project, &v->state);
-        if (r == 0 && !in_disk)
+        if (r == 0 && !in_disk) {
                 r = suspend_files_forward(v->qmp, &v->launch.argv, &why);
+                if (r < 0 && suspend_again(v, &why, err) == -EADDRINUSE)
+                        return -EADDRINUSE;
+        }
         if (r < 0) {
                 int forgotten = supervise_resume_failed(v, &why, err);
                 return forgotten < 0 ? forgotten : r == -ESTALE && in_disk ? 0 : -EAGAIN;

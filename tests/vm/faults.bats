@@ -128,14 +128,27 @@ teardown() { vm_teardown; }
   [ "$(pgrep -fc "supervise --project $PROJECT ")" = 2 ]
 }
 
-@test "five starts at once give one VM" {
+@test "twenty commands at once: each waits, says for whom, and ends rightly, and so does the VM" {
+  verbs=("" stop status "reset --yes" start)
+  # What each may end with, in whatever order they come: nothing to stop is 4, a VM that a reset is making anew 3.
+  rightly=("0" "0 4" "0 3" "0" "0")
+  "$K3S_VM"
   pids=()
-  for _ in 1 2 3 4 5; do
-    "$K3S_VM" >/dev/null 2>&1 &
+  for i in {0..19}; do
+    # shellcheck disable=SC2086 # words
+    "$K3S_VM" ${verbs[i % 5]} >"out.$i" 2>&1 3>&- &
     pids+=($!)
   done
-  for pid in "${pids[@]}"; do wait "$pid"; done
-  [ "$(pgrep -fc -- "-uuid $("$K3S_VM" --json status | jq -r .uuid) ")" = 1 ]
+  for i in {0..19}; do
+    status=0
+    wait "${pids[i]}" || status=$?
+    [[ " ${rightly[i % 5]} " == *" $status "* ]] || { echo "k3s-vm ${verbs[i % 5]}: exit $status" && cat "out.$i" && return 1; }
+  done
+  grep -qE 'waiting for `k3s-vm (up|start|stop|reset)` \(process [0-9]+\)' out.*
+  "$K3S_VM"
+  "$K3S_VM" exec -- true
+  [ "$(pgrep -fc -- "^qemu-system-x86_64 -name guest=$VM_NAME,")" = 1 ]
+  [ "$(pgrep -fc "supervise --project $PROJECT ")" = 2 ]
 }
 
 @test "a QEMU that prints an error and exits: its own words are shown" {

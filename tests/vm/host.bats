@@ -37,6 +37,26 @@ END
   done
 }
 
+# A qemu-system-x86_64 in $THIEVES, which is to come first on PATH: somebody takes API_PORT just before QEMU does.
+port_thief() {
+  THIEVES=$BATS_TEST_TMPDIR/bin
+  mkdir "$THIEVES"
+  cat >"$THIEVES/qemu-system-x86_64" <<END
+#!/bin/sh
+exec python3 "$ROOT/tests/lib/port_thief.py" "$API_PORT" "$BATS_TEST_TMPDIR/thief" "$(command -v qemu-system-x86_64)" "\$@"
+END
+  chmod +x "$THIEVES/qemu-system-x86_64"
+}
+
+# The thief is named, and was left alone; then it is ended.
+thief_is_named() {
+  local thief
+  thief=$(cat "$BATS_TEST_TMPDIR/thief")
+  kill -0 "$thief"
+  kill "$thief"
+  [[ $1 == *"$API_PORT"* ]] && [[ $1 == *"$thief"* ]] && [[ $1 == *python3* ]]
+}
+
 have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind(("::1", 0))'; }
 
 @test "a foreign listener on any port, IPv4 or IPv6, loopback or wildcard, is named and left alone" {
@@ -54,6 +74,31 @@ have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind((":
       [ ! -e .k3s-vm/vm ]
     done
   done
+}
+
+@test "a port taken between the check and QEMU's start is exit 5, names who took it, and the next start succeeds" {
+  port_thief
+  PATH=$THIEVES:$PATH run "$K3S_VM"
+  echo "$output"
+  [ "$status" -eq 5 ]
+  thief_is_named "$output"
+  "$K3S_VM"
+}
+
+@test "a port taken between the check and a resume: the VM stays suspended, and nothing of it is lost" {
+  "$K3S_VM"
+  "$K3S_VM" exec -- sh -c 'echo here > /run/word'
+  "$K3S_VM" stop
+  port_thief
+  PATH=$THIEVES:$PATH run "$K3S_VM" start
+  echo "$output"
+  [ "$status" -eq 5 ]
+  thief_is_named "$output"
+  [ "$(vm_state)" = suspended ]
+  supervisor_gone
+  [ "$(jq .synced .k3s-vm/vm/suspend.json)" = 1 ]
+  "$K3S_VM" start
+  [ "$("$K3S_VM" exec -- cat /run/word)" = here ]
 }
 
 @test "a listener of another user is named by that user" {
