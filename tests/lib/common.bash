@@ -41,9 +41,9 @@ setup_project() {
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # Free ports on 127.0.0.1 as API_PORT, SSH_PORT and WEB_PORT, below those that the kernel gives to outgoing
-# connections. K3S_VM_TEST_PORTS=N looks for them from N on.
+# connections. Files that are run side by side have a range each, by K3S_VM_TEST_SLOT.
 common_ports() {
-  local port=${K3S_VM_TEST_PORTS:-$((20000 + RANDOM % 1000 * 10))} name
+  local port=$((20000 + ${K3S_VM_TEST_SLOT:-0} * 5000 + RANDOM % 500 * 10)) name
   for name in API_PORT SSH_PORT WEB_PORT; do
     while port_answers "$port"; do
       port=$((port + 1))
