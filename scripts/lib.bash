@@ -62,6 +62,7 @@ test  cmd:shellcheck            shellcheck             ShellCheck        shellch
 test  cmd:clang-format          clang-format           clang-tools-extra clang           clang
 test  cmd:clang                 clang                  clang             clang           clang
 test  cmd:bsdtar                libarchive-tools       bsdtar            libarchive      bsdtar
+test  cmd:faketime              faketime               libfaketime       libfaketime     libfaketime
 test  cmd:zsh                 zsh                    zsh               zsh             zsh
 test  cmd:fish                fish                   fish              fish            fish
 EOF

@@ -146,6 +146,27 @@ have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind((":
   [ "$(vm_state)" = running ]
 }
 
+@test "this machine's clock set back by a day: the VM is the same one, is suspended, and goes on" {
+  skip_unless faketime command -v faketime
+  "$K3S_VM"
+  pid=$(vm_pid)
+  boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  yesterday=(env NO_FAKE_STAT=1 faketime -f -1d)
+  [ "$("${yesterday[@]}" "$K3S_VM" --json status | jq --argjson pid "$pid" '.state == "running" and .pid == $pid')" = true ]
+  "${yesterday[@]}" "$K3S_VM" start
+  [ "$(vm_pid)" = "$pid" ]
+  # Saved tomorrow, as that command sees it.
+  "$K3S_VM" stop
+  run "${yesterday[@]}" "$K3S_VM" status
+  echo "$output"
+  [[ $output == *": suspended since "* ]]
+  "${yesterday[@]}" "$K3S_VM" start
+  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" = "$boot" ]
+  "$K3S_VM" stop
+  "$K3S_VM" start
+  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" = "$boot" ]
+}
+
 @test "SIGHUP and SIGTERM during a start are exit 130, and the next start succeeds" {
   for signal in HUP TERM; do
     "$K3S_VM" >out 2>&1 3>&- &
