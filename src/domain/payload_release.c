@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-#include <k3s-vm/digest.h>
+#include <k3s-vm/checksums.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/http.h>
 #include <k3s-vm/json.h>
@@ -185,25 +185,15 @@ int release_fetch_hashes(const struct project *p, const char *version, struct er
         return r < 0 ? r : fs_write_atomic(path, buf_str(&response.body), response.body.len, 0644, err);
 }
 
-/* The hash of @asset in the publisher's list, whose lines are as sha256sum writes them. */
+/* The hash of @asset in the publisher's list. */
 static int find_hash(const struct project *p, const char *version, const char *asset,
-                     char hex[static SHA256_HEX_LEN + 1], struct error *err) {
+                     char hex[static DIGEST_HEX_MAX + 1], struct error *err) {
         _cleanup_free_ char *name = hashes_asset();
         _cleanup_free_ char *path = cached(p, version, name);
         _cleanup_buf_ struct buf text = BUF_INIT(HASHES_MAX);
         int r = fs_read(path, HASHES_MAX, &text, err);
-        if (r < 0)
+        if (r < 0 || checksums_find(buf_str(&text), asset, hex))
                 return r;
-        _cleanup_strv_ struct strv words = {0};
-        strv_split(&words, buf_str(&text), " *\t\r\n");
-        for (size_t i = 0; i + 1 < words.len; i++) {
-                if (strlen(words.items[i]) != SHA256_HEX_LEN || !str_eq(words.items[i + 1], asset))
-                        continue;
-                if (words.items[i][strspn(words.items[i], "0123456789abcdefABCDEF")])
-                        continue;
-                memcpy(hex, words.items[i], SHA256_HEX_LEN + 1);
-                return 0;
-        }
         /* Asked for anew the next time. */
         fs_unlink(path, NULL);
         return err_set(err, ERR_FAILED, EBADMSG, "%s of %s does not list %s", name, version, asset);
@@ -211,7 +201,7 @@ static int find_hash(const struct project *p, const char *version, const char *a
 
 int release_fetch(const struct project *p, const char *version, struct progress *progress, struct progress_phase *phase,
                   char **ret_program, char **ret_images, struct error *err) {
-        char hex[SHA256_HEX_LEN + 1];
+        char hex[DIGEST_HEX_MAX + 1];
         int r = release_fetch_hashes(p, version, err);
         if (r == 0)
                 r = find_hash(p, version, program_asset(), hex, err);
@@ -226,7 +216,7 @@ int release_fetch(const struct project *p, const char *version, struct progress 
         const struct http_download download = {
                         .url = url,
                         .path = program,
-                        .sha256 = hex,
+                        .hash = hex,
                         .mode = 0755,
                         .progress = progress,
                         .phase = phase,
@@ -239,14 +229,13 @@ int release_fetch(const struct project *p, const char *version, struct progress 
         _cleanup_free_ char *images = cached(p, version, images_asset);
         bool use_images = false;
         if (fs_exists(images)) {
-                char actual[SHA256_HEX_LEN + 1];
                 r = find_hash(p, version, images_asset, hex, err);
                 if (r == 0)
-                        r = digest_file(images, actual, err);
+                        r = digest_check(images, hex, err);
                 if (r < 0)
                         return r;
-                if (!str_eq(hex, actual)) {
-                        r = err_set(err, ERR_FAILED, EBADMSG, "%s is damaged: its SHA-256 is not the published one",
+                if (r == 0) {
+                        r = err_set(err, ERR_FAILED, EBADMSG, "%s is damaged: its hash is not the published one",
                                     images);
                         err_hint(err, "remove it, or put a whole one there");
                         return r;

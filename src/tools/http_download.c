@@ -77,7 +77,7 @@ static int start_over(struct transfer *t, struct error *err) {
         t->have = 0;
         if (ftruncate(t->fd, 0) < 0 || lseek(t->fd, 0, SEEK_SET) < 0)
                 return err_errno(err, errno, "cannot write %s", t->part);
-        return digest_new(&t->digest, err);
+        return digest_new_for(t->download->hash, &t->digest, err);
 }
 
 /* What the partial file came from; false when that cannot be told or is something else. */
@@ -110,7 +110,7 @@ static int write_origin(struct transfer *t, struct error *err) {
 
 /* Hashes what an earlier run left. */
 static int take_up(struct transfer *t, struct error *err) {
-        int r = digest_new(&t->digest, err);
+        int r = digest_new_for(t->download->hash, &t->digest, err);
         _cleanup_free_ char *chunk = xcalloc(1, 1U << 17);
         while (r == 0) {
                 ssize_t n = pread(t->fd, chunk, 1U << 17, (off_t)t->have);
@@ -317,22 +317,18 @@ static int attempt(struct transfer *t, bool *ret_passing, struct error *err) {
         return t->started || status != 200 ? 0 : start_body(t, status, err);
 }
 
-static bool matches(const struct http_download *d, const char *hex) {
-        return !d->sha256 || strcasecmp(hex, d->sha256) == 0;
-}
-
 /* The bytes are all there: are they the right ones? -EBADMSG: no, and they are gone now. */
 static int finish(struct transfer *t, struct error *err) {
         const struct http_download *d = t->download;
-        char hex[SHA256_HEX_LEN + 1];
+        char hex[DIGEST_HEX_MAX + 1];
         digest_final(t->digest, hex);
         digest_freep(&t->digest);
         t->digest = NULL;
-        if (!matches(d, hex)) {
+        if (d->hash && strcasecmp(hex, d->hash) != 0) {
                 fs_unlink(t->part, NULL);
                 fs_unlink(t->from, NULL);
-                return err_set(err, ERR_FAILED, EBADMSG, "%s is not what was expected: its SHA-256 is %s, not %s",
-                               d->url, hex, d->sha256);
+                return err_set(err, ERR_FAILED, EBADMSG, "%s is not what was expected: its hash is %s, not %s", d->url,
+                               hex, d->hash);
         }
         show(t, true);
         if (fchmod(t->fd, d->mode ? d->mode : 0644) < 0 || fsync(t->fd) < 0 || rename(t->part, d->path) < 0)
@@ -343,8 +339,7 @@ static int finish(struct transfer *t, struct error *err) {
 
 /* What is there already may be the whole: a program that was killed before it could rename it. */
 static bool is_whole(struct transfer *t) {
-        char hex[SHA256_HEX_LEN + 1];
-        return t->download->sha256 && t->have > 0 && digest_file(t->part, hex, NULL) == 0 && matches(t->download, hex);
+        return t->download->hash && t->have > 0 && digest_check(t->part, t->download->hash, NULL) > 0;
 }
 
 static int fetch(struct transfer *t, struct error *err) {
@@ -422,12 +417,11 @@ static int lock_part(struct transfer *t, const struct stat *before, struct error
 
 int http_download(struct http *h, const struct http_download *download, struct error *err) {
         struct stat before = {0};
-        char hex[SHA256_HEX_LEN + 1];
         bool again = false;
         for (;;) {
                 if (stat(download->path, &before) < 0)
                         before = (struct stat){0};
-                else if (download->sha256 && digest_file(download->path, hex, NULL) == 0 && matches(download, hex))
+                else if (download->hash && digest_check(download->path, download->hash, NULL) > 0)
                         return 0;
                 _cleanup_(transfer_clear) struct transfer t = {
                                 .download = download,
@@ -440,7 +434,7 @@ int http_download(struct http *h, const struct http_download *download, struct e
                 if (r < 0)
                         return r;
                 if (r == 1) {
-                        if (!download->sha256)
+                        if (!download->hash)
                                 return 0;
                         continue;
                 }

@@ -65,10 +65,10 @@ static unsigned requests(const char *path) {
         return (unsigned)strtoul(text, NULL, 10);
 }
 
-static int download(struct scene *s, const char *path, const char *sha256, struct error *err) {
+static int download(struct scene *s, const char *path, const char *hash, struct error *err) {
         _cleanup_free_ char *url = url_of(server->good, path);
         const struct http_download d = {
-                        .url = url, .path = s->path, .sha256 = sha256, .mode = 0640, .stall_timeout_ms = 2000};
+                        .url = url, .path = s->path, .hash = hash, .mode = 0640, .stall_timeout_ms = 2000};
         return http_download(s->http, &d, err);
 }
 
@@ -116,7 +116,7 @@ static void a_download_that_is_cut_off_goes_on_where_it_was(void **state) {
 static void another_run_goes_on_too(void **state) {
         struct scene *s = scene(state);
         _cleanup_free_ char *url = url_of(server->good, "/cut/b");
-        struct http_download d = {.url = url, .path = s->path, .sha256 = s->good, .mode = 0640, .attempts = 1};
+        struct http_download d = {.url = url, .path = s->path, .hash = s->good, .mode = 0640, .attempts = 1};
         assert_int_equal(http_download(s->http, &d, NULL), -ECONNRESET);
         assert_false(fs_exists(s->path));
         assert_int_equal(fs_size(s->part), 700000);
