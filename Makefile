@@ -38,7 +38,7 @@ CPPFLAGS_ALL += $(sonames)
 LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
 
 BASE := err buf strv fs fs_copy proc proc_run loop progress library interrupt socket
-TOOLS := banner json yaml yaml_scalar yaml_locate digest checksums tail archive archive_iso archive_stream http http_many \
+TOOLS := banner json yaml yaml_scalar yaml_locate digest checksums verified tail archive archive_iso archive_stream http http_many \
 	http_download remote remote_exec remote_copy remote_get qmp qmp_job sandbox confine relay
 DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
 	guest image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \

@@ -22,6 +22,8 @@ int digest_new_for(const char *expected, struct digest **ret, struct error *err)
 void digest_update(struct digest *d, const void *data, size_t len);
 /* Ends it: 64 (128 of SHA-512) lower-case hexadecimal characters and a NUL. The digest can only be freed afterwards. */
 void digest_final(struct digest *d, char *hex);
+/* The hash of what came so far; more may come. */
+void digest_peek(const struct digest *d, char *hex);
 void digest_free(struct digest *d);
 DEFINE_FREEP(struct digest, digest_free)
 #define _cleanup_digest_ _cleanup_(digest_freep)

@@ -66,20 +66,24 @@ static bool is_channel_name(const char *s) {
                s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
 }
 
-static int choose_channel(const struct project *p, const char *channel, struct progress *progress,
+static struct releases releases(const struct project *p, const struct config *c) {
+        return (struct releases){.project = p, .mirror = c->mirror_k3s};
+}
+
+static int choose_channel(const struct releases *k, const char *channel, struct progress *progress,
                           struct payload_choice *ret, struct error *err) {
         _cleanup_error_ struct error failure = ERROR_INIT;
         _cleanup_free_ char *version = NULL;
-        int r = release_ask_channel(channel, &version, &failure);
+        int r = release_ask_channel(k, channel, &version, &failure);
         /* That the channel server answers does not say that the release server does. */
-        if (r == 0 && !release_is_cached(p, version))
-                r = release_fetch_hashes(p, version, &failure);
+        if (r == 0 && !release_is_cached(k, version))
+                r = release_fetch_hashes(k, version, &failure);
         if (r < 0 && (failure.code == ERR_USAGE || failure.code == ERR_INTERRUPTED || failure.code == ERR_HOST))
                 return err_move(err, &failure);
         if (r < 0) {
                 progress_debug(progress, "channel %s: %s", channel, failure.message);
                 free(version);
-                version = release_recall(p, channel);
+                version = release_recall(k, channel);
         }
         if (!version) {
                 progress_note(progress, "no K3s release can be reached and none is cached: using the offline payload");
@@ -115,8 +119,10 @@ int payload_resolve(const struct project *p, const struct config *c, struct prog
                 *ret = (struct payload_choice){.kind = PAYLOAD_RELEASE, .version = xstrdup(wanted)};
                 return 0;
         }
-        if (is_channel_name(wanted))
-                return choose_channel(p, wanted, progress, ret, err);
+        if (is_channel_name(wanted)) {
+                const struct releases k = releases(p, c);
+                return choose_channel(&k, wanted, progress, ret, err);
+        }
         int r = err_set(err, ERR_USAGE, EINVAL, "K3S_VERSION=%s is neither a channel nor a version nor a path", wanted);
         err_hint(err, "stable, latest, a version such as v1.33.5+k3s1, a path with a slash, offline or none");
         return r;
@@ -336,9 +342,10 @@ static int fetch(const struct project *p, const struct config *c, const struct p
         if (choice->kind == PAYLOAD_RELEASE) {
                 payload.version = xstrdup(choice->version);
                 payload.description = xasprintf("K3s %s", choice->version);
-                r = release_fetch(p, choice->version, progress, phase, &program, &images, err);
+                const struct releases k = releases(p, c);
+                r = release_fetch(&k, choice->version, choice->with_images, progress, phase, &program, &images, err);
                 if (r == 0 && choice->channel)
-                        release_remember(p, choice->channel, choice->version);
+                        release_remember(&k, choice->channel, choice->version);
         } else {
                 program = xstrdup(choice->binary);
                 payload.version = binary_version(program);

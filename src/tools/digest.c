@@ -26,6 +26,7 @@
 #define SYMBOLS(X) \
         X(EVP_MD_CTX_new) \
         X(EVP_MD_CTX_free) \
+        X(EVP_MD_CTX_copy_ex) \
         X(EVP_sha256) \
         X(EVP_sha512) \
         X(EVP_DigestInit_ex) \
@@ -92,6 +93,13 @@ void digest_final(struct digest *d, char *hex) {
         unsigned n = 0;
         oom_check(crypto.EVP_DigestFinal_ex(d->context, bytes, &n) == 1 && n <= DIGEST_HEX_MAX / 2 ? d : NULL);
         to_hex(bytes, n, hex);
+}
+
+void digest_peek(const struct digest *d, char *hex) {
+        struct digest copy = {.context = oom_check(crypto.EVP_MD_CTX_new())};
+        oom_check(crypto.EVP_MD_CTX_copy_ex(copy.context, d->context) == 1 ? &copy : NULL);
+        digest_final(&copy, hex);
+        crypto.EVP_MD_CTX_free(copy.context);
 }
 
 void digest_free(struct digest *d) {
