@@ -17,7 +17,9 @@ void verified_note(const char *path, const char *hash);
 int verified_note_file(const char *path, struct error *err);
 /* Whether the file has the hash: 1 or 0, or a negative errno. @thorough: by reading it in any case. */
 int verified_check(const char *path, const char *hash, bool thorough, struct error *err);
-/* The hash that the file had, or NULL. The caller frees. */
-char *verified_hash(const char *path);
+/* Whether it has the hash that was noted: 1 or 0, -ENODATA where none was, or another negative errno. */
+int verified_check_noted(const char *path, bool thorough, struct error *err);
+/* For a file whose time was set on purpose: the note, if there is one, is of the file as it is now. */
+void verified_renew(const char *path);
 /* Removes the file and its note. */
 int verified_remove(const char *path, struct error *err);

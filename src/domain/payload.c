@@ -12,6 +12,7 @@
 #include <k3s-vm/payload.h>
 #include <k3s-vm/proc.h>
 #include <k3s-vm/strv.h>
+#include <k3s-vm/verified.h>
 
 #include "payload_release.h"
 #include "payload_unpack.h"
@@ -323,11 +324,15 @@ static int build_image(const struct project *p, const char *program, const char 
         if (r < 0)
                 return r;
         _cleanup_free_ char *path = xasprintf("%s/payloads/%s.iso", p->cache_dir, hex);
-        if (!fs_exists(path))
+        if (!fs_exists(path) || verified_check_noted(path, false, NULL) == 0) {
                 r = write_image(path, entries, n, size, progress, err);
+                if (r == 0)
+                        r = verified_note_file(path, err);
+        }
         if (r < 0)
                 return r;
-        utimensat(AT_FDCWD, path, NULL, 0); /* used now: see cache.h */
+        if (utimensat(AT_FDCWD, path, NULL, 0) == 0) /* used now: see cache.h */
+                verified_renew(path);
         payload->image_path = TAKE_PTR(path);
         return 0;
 }

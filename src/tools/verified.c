@@ -47,7 +47,8 @@ static char *read_note(const char *path) {
         return fs_read(note, NOTE_MAX, &text, NULL) < 0 ? NULL : buf_take(&text);
 }
 
-char *verified_hash(const char *path) {
+/* The hash in the note, or NULL. */
+static char *noted_hash(const char *path) {
         _cleanup_free_ char *line = read_note(path);
         size_t n = line ? strspn(line, "0123456789abcdefABCDEF") : 0;
         return n == SHA256_HEX_LEN || n == SHA512_HEX_LEN ? xstrndup(line, n) : NULL;
@@ -66,6 +67,17 @@ int verified_check(const char *path, const char *hash, bool thorough, struct err
             after.st_mtim.tv_sec == before.st_mtim.tv_sec && after.st_mtim.tv_nsec == before.st_mtim.tv_nsec)
                 write_note(path, hash, &before);
         return r;
+}
+
+int verified_check_noted(const char *path, bool thorough, struct error *err) {
+        _cleanup_free_ char *hash = noted_hash(path);
+        return hash ? verified_check(path, hash, thorough, err) : -ENODATA;
+}
+
+void verified_renew(const char *path) {
+        _cleanup_free_ char *hash = noted_hash(path);
+        if (hash)
+                verified_note(path, hash);
 }
 
 int verified_remove(const char *path, struct error *err) {
