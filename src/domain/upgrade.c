@@ -223,9 +223,11 @@ static int choose(const struct lifecycle *l, const struct state *s, const char *
         int r = payload_resolve(l->project, &config, l->progress, &choice, err);
         if (r < 0)
                 return r;
-        if (choice.kind == PAYLOAD_NONE || (choice.kind == PAYLOAD_OFFLINE && !str_eq(wanted, "offline")))
-                return err_set(err, ERR_FAILED, ENETUNREACH,
-                               "K3S_VERSION=%s leads to no Kubernetes that can be had now", wanted);
+        if (choice.kind == PAYLOAD_NONE)
+                return err_set(err, ERR_USAGE, EINVAL, "a cluster cannot be upgraded to K3S_VERSION=%s", wanted);
+        if (choice.kind == PAYLOAD_OFFLINE && !str_eq(wanted, "offline"))
+                return err_set(err, ERR_FAILED, ENETUNREACH, "K3S_VERSION=%s leads to no release that can be had now",
+                               wanted);
         if (choice.kind == PAYLOAD_RELEASE)
                 r = versions_check_upgrade(s->payload_version, choice.version, err);
         if (r == 0)

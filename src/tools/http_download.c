@@ -27,6 +27,7 @@
 #define WORTHWHILE_BYTES (1U << 20)
 /* Left free on the disk. */
 #define ROOM_TO_SPARE (16U << 20)
+#define FLUSH_BYTES (16U << 20)
 #define VALIDATOR_MAX 512
 
 /* The version of a file as its server names it; empty strings where it does not. */
@@ -51,6 +52,7 @@ struct transfer {
         bool has_range, started, encoded;
         bool continued;   /* PATH.part was made of more than one response */
         uint64_t total;   /* 0: unknown */
+        uint64_t flushed; /* of it the kernel was told to write that much to the disk */
         uint64_t best;    /* the most there ever was */
         uint64_t wish_ms; /* how long the server asked to wait before the next attempt */
         uint64_t shown_ms;
@@ -79,7 +81,7 @@ static void show(struct transfer *t, bool now) {
 static int start_over(struct transfer *t, struct error *err) {
         digest_freep(&t->digest);
         t->digest = NULL;
-        t->have = 0;
+        t->have = t->flushed = 0;
         if (ftruncate(t->fd, 0) < 0 || lseek(t->fd, 0, SEEK_SET) < 0)
                 return err_errno(err, errno, "cannot write %s", t->part);
         return digest_new_for(t->download->hash, &t->digest, err);
@@ -258,6 +260,11 @@ static size_t on_data(char *data, size_t size, size_t n, void *userdata) {
                 at += (size_t)written;
                 t->have += (uint64_t)written;
         }
+        /* The disk is kept busy meanwhile, so that there is little left to wait for at the end. */
+        if (t->have - t->flushed >= FLUSH_BYTES) {
+                sync_file_range(t->fd, (off_t)t->flushed, (off_t)(t->have - t->flushed), SYNC_FILE_RANGE_WRITE);
+                t->flushed = t->have;
+        }
         show(t, false);
         return len;
 }
@@ -384,7 +391,7 @@ static int fetch(struct transfer *t, struct error *err) {
                 return finish(t, err);
         unsigned attempts = d->attempts ? d->attempts : ATTEMPTS;
         unsigned first_ms = d->pause_ms ? d->pause_ms : FIRST_PAUSE_MS, pause_ms = first_ms;
-        t->best = t->have;
+        t->best = t->flushed = t->have;
         for (unsigned n = 1;; n++) {
                 _cleanup_error_ struct error failure = ERROR_INIT;
                 bool passing = false;
