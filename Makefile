@@ -38,16 +38,16 @@ CPPFLAGS_ALL += $(sonames)
 LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
 
 BASE := err buf strv fs fs_copy proc proc_run loop progress library interrupt socket
-TOOLS := banner json yaml yaml_scalar yaml_locate digest tail archive archive_iso archive_stream http http_many \
+TOOLS := banner json yaml yaml_scalar yaml_locate digest checksums verified tail archive archive_iso archive_stream http http_many \
 	http_download remote remote_exec remote_copy remote_get qmp qmp_job sandbox confine relay
 DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
 	guest image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \
 	supervise_qemu supervise_suspend suspend suspend_disk suspend_files suspend_memory suspend_machine snapshot lifecycle_snapshot doze supervise_idle starter control clock agent clock_guest launch kube kube_call \
 	health kubeconfig manifest pod_env discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
-	container_image scaffold k3s_config prepare lifecycle standstill ready diagnose autostart
+	container_image scaffold k3s_config prepare lifecycle versions upgrade standstill ready diagnose autostart
 COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status \
 	cmd_reset cmd_destroy cmd_ssh cmd_exec cmd_cp cmd_apply cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl \
-	kubectl_guest cmd_env cmd_ports cmd_load cmd_init cmd_completion cmd_supervise cmd_set_clock cmd_autostart cmd_snapshot cmd_doze
+	kubectl_guest cmd_env cmd_ports cmd_load cmd_init cmd_completion cmd_supervise cmd_set_clock cmd_autostart cmd_snapshot cmd_cache cmd_fetch cmd_upgrade cmd_doze
 
 SOURCES := $(BASE:%=src/base/%.c) $(TOOLS:%=src/tools/%.c) $(DOMAIN:%=src/domain/%.c) $(COMMANDS:%=src/commands/%.c)
 SOURCES := $(wildcard $(SOURCES))
@@ -162,7 +162,8 @@ $O/bench/%: tests/bench/%.c $(LIBRARY)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) $(LDLIBS)
 
 .PHONY: bench
-bench: all $O/bench/scan ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
+bench: all $O/bench/scan $O/bench/download ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
+	$(Q)tests/bench/download $O/bench/download
 	$(Q)tests/bench/bench $(BENCH_ARGS)
 
 .PHONY: soak
@@ -185,4 +186,4 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 clean: ## remove everything that was built
 	$(Q)rm -rf build bin
 
--include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d
+-include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d $O/bench/download.d

@@ -39,6 +39,9 @@ struct config {
         char *kubeconfig_path;    /* KUBECONFIG_PATH, relative to the project */
         char *web_env_path;       /* WEB_ENV_PATH, relative to the project */
         char *pod_api_server;     /* POD_API_SERVER: the API's address in the credentials that pods get */
+        char *mirror_k3s;         /* MIRROR_K3S: an address with no slash at its end, "" none: BASE/channels and
+                                   * BASE/VERSION/FILE are looked for there instead of at K3s's own servers */
+        char *mirror_images;      /* MIRROR_IMAGES: the same for the cloud images' publishers */
         char *dns;                /* DNS: an IPv4 address for the guest's resolver, "" the host's */
         struct forward *forwards; /* FORWARDS: "HOST:GUEST ..." beside API, SSH and web */
         size_t n_forwards;

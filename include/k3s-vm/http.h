@@ -73,17 +73,18 @@ int http_perform_all(struct http *h, struct http_exchange *exchanges, size_t n, 
 
 struct http_download {
         const char *url;
-        const char *path;   /* where the whole file goes, atomically; "PATH.part" until then */
-        const char *sha256; /* 64 hex characters expected; NULL: not checked */
+        const char *path; /* where the whole file goes, atomically; "PATH.part" until then */
+        const char *hash; /* SHA-256 or SHA-512 expected, in hexadecimal; NULL: not checked */
         mode_t mode;
         unsigned stall_timeout_ms; /* no byte for that long is a failure; 0: 30 s */
-        unsigned attempts;         /* tries with growing pauses for what can pass; 0: 4 */
+        unsigned attempts;         /* tries with growing pauses for what can pass; 0: 6 */
+        unsigned pause_ms;         /* the first of the pauses, unless the server names one; 0: 500 */
         struct progress *progress;
         struct progress_phase *phase;
 };
-/* Downloads with resume by range, hashing while it streams. With @sha256, a file already there that matches it is
- * the download. Two programs that fetch the same file at once do it once: the second waits for the first. A
- * wrong hash removes the partial file and is -EBADMSG; a 404 is -ENOENT; a missing network -ENETUNREACH; no
- * room on the disk -ENOSPC, found out before the download where the server tells the size. A partial
+/* Downloads with resume by range, hashing while it streams. With @hash, a file already there that matches it is
+ * the download. Two programs that fetch the same file at once do it once: the second waits for the first and shows
+ * its progress. A wrong hash removes the partial file and is -EBADMSG; a 404 is -ENOENT; a missing network
+ * -ENETUNREACH; no room on the disk -ENOSPC, found out before the download where the server tells the size. A partial
  * file is kept for the next time when the download fails for another reason. */
 int http_download(struct http *h, const struct http_download *download, struct error *err);

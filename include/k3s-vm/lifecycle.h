@@ -21,6 +21,11 @@ struct lifecycle {
  * there already stays. @ret_state is the VM's state, saved. */
 int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struct error *err);
 
+/* Makes what a VM of this configuration would consist of, whether there is one or not: guest and payload in the cache,
+ * which @ret then names; that is no state of a VM. @with_images: of a K3s release its archive of container images, too.
+ */
+int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **ret, struct error *err);
+
 /* Brings the VM up and waits until it is Ready. @s is changed and saved. @ret_was_running tells that there was
  * nothing to start. */
 int lifecycle_start(const struct lifecycle *l, struct state *s, bool *ret_was_running, struct error *err);

@@ -5,8 +5,6 @@
  * are kept as CACHE/payloads/<hash of what they are made from>.iso. What K3s would unpack at its first start is in the
  * image too, unpacked by the program itself where this host can run it safely. The offline payload is built by a script
  * (k3s-vm/image.h); here only the choice of it is made.
- *
- * Environment: K3S_VM_CHANNEL_URL and K3S_VM_RELEASE_URL name other servers than K3s's own.
  */
 #pragma once
 
@@ -20,9 +18,10 @@ enum payload_kind { PAYLOAD_NONE, PAYLOAD_RELEASE, PAYLOAD_BINARY, PAYLOAD_OFFLI
 /* What K3S_VERSION means here and now. */
 struct payload_choice {
         enum payload_kind kind;
-        char *version; /* PAYLOAD_RELEASE: "v1.33.5+k3s1" */
-        char *channel; /* PAYLOAD_RELEASE: the channel that led to it; NULL when the version was given */
-        char *binary;  /* PAYLOAD_BINARY: absolute path */
+        char *version;    /* PAYLOAD_RELEASE: "v1.33.5+k3s1" */
+        char *channel;    /* PAYLOAD_RELEASE: the channel that led to it; NULL when the version was given */
+        char *binary;     /* PAYLOAD_BINARY: absolute path */
+        bool with_images; /* PAYLOAD_RELEASE: with K3s's own archive of container images, downloaded if it must be */
 };
 void payload_choice_clear(struct payload_choice *c);
 #define _cleanup_payload_choice_ _cleanup_(payload_choice_clear)
@@ -47,7 +46,7 @@ void payload_clear(struct payload *p);
 #define _cleanup_payload_ _cleanup_(payload_clear)
 
 /* Downloads what is missing and writes the image, for PAYLOAD_RELEASE and PAYLOAD_BINARY. The archive of
- * container images named by the configuration, or K3s's own for that release when it is in the cache, goes into it.
- * A release that does not exist is ERR_USAGE. */
+ * container images named by the configuration, or K3s's own for that release when it is in the cache or wanted, goes
+ * into it. A release that does not exist is ERR_USAGE. */
 int payload_fetch(const struct project *p, const struct config *c, const struct payload_choice *choice,
                   struct progress *progress, struct payload *ret, struct error *err);

@@ -11,6 +11,7 @@
 #include <k3s-vm/ui.h>
 
 #define REDRAW_INTERVAL_MS 100
+#define RATE_INTERVAL_MS 5000   /* the rate is that of the last one to two of these */
 #define PLAIN_INTERVAL_MS 15000 /* a sign of life where nothing can be redrawn */
 
 struct progress_phase {
@@ -23,6 +24,7 @@ struct progress_phase {
         uint64_t begin_ms;
         uint64_t said_ms;            /* plain output: when it last gave a sign of life */
         uint64_t rate_ms, rate_done; /* since when, from where the rate is measured */
+        uint64_t next_ms, next_done; /* the same for later: it is the rate of the last seconds */
 };
 
 struct ui {
@@ -72,7 +74,7 @@ static void erase(struct ui *ui, struct buf *out) {
         ui->drawn_lines = 0;
 }
 
-/* "12.3 MB of 50 MB, 4 MB/s" or "31/83" */
+/* "12.3 MB of 50 MB, 4 MB/s, 9.4 s left" or "31/83" */
 static char *measure(const struct progress_phase *phase) {
         if (phase->total == 0 && phase->done == 0)
                 return NULL;
@@ -81,12 +83,21 @@ static char *measure(const struct progress_phase *phase) {
                                  phase->unit && *phase->unit ? " " : "", phase->unit ? phase->unit : "");
         _cleanup_free_ char *done = str_bytes(phase->done), *total = str_bytes(phase->total);
         uint64_t elapsed = now_ms() - phase->rate_ms;
-        _cleanup_free_ char *rate = elapsed > 500 && phase->done >= phase->rate_done
-                                                    ? str_bytes((phase->done - phase->rate_done) * 1000 / elapsed)
-                                                    : NULL;
-        if (phase->total == 0)
-                return xasprintf("%s%s%s%s", done, rate ? ", " : "", rate ? rate : "", rate ? "/s" : "");
-        return xasprintf("%s of %s%s%s%s", done, total, rate ? ", " : "", rate ? rate : "", rate ? "/s" : "");
+        uint64_t rate = elapsed > 500 && phase->done >= phase->rate_done
+                                        ? (phase->done - phase->rate_done) * 1000 / elapsed
+                                        : 0;
+        _cleanup_free_ char *rate_text = str_bytes(rate);
+        _cleanup_buf_ struct buf text = BUF_INIT(0);
+        buf_puts(&text, done);
+        if (phase->total > 0)
+                buf_printf(&text, " of %s", total);
+        if (rate > 0)
+                buf_printf(&text, ", %s/s", rate_text);
+        if (rate > 0 && phase->total > phase->done) {
+                _cleanup_free_ char *left = str_duration_ms((phase->total - phase->done) * 1000 / rate);
+                buf_printf(&text, ", %s left", left);
+        }
+        return buf_take(&text);
 }
 
 static void draw_bar(struct buf *out, uint64_t done, uint64_t total) {
@@ -171,14 +182,20 @@ static void ui_update(struct progress_phase *phase, const char *text, uint64_t d
                 free(phase->now);
                 phase->now = xstrdup(text);
         }
-        if (phase->done == 0 && done > 0) {
-                phase->rate_ms = now_ms();
-                phase->rate_done = done;
+        uint64_t now = now_ms();
+        /* From the start of it, or of the next file. */
+        if ((phase->done == 0 && done > 0) || done < phase->done) {
+                phase->rate_ms = phase->next_ms = now;
+                phase->rate_done = phase->next_done = done;
+        } else if (now - phase->next_ms >= RATE_INTERVAL_MS) {
+                phase->rate_ms = phase->next_ms;
+                phase->rate_done = phase->next_done;
+                phase->next_ms = now;
+                phase->next_done = done;
         }
         phase->done = done;
         phase->total = total;
         phase->unit = unit;
-        uint64_t now = now_ms();
         if (ui->terminal && !ui->quiet && now - ui->drawn_ms >= REDRAW_INTERVAL_MS) {
                 _cleanup_buf_ struct buf out = BUF_INIT(0);
                 redraw(ui, &out);

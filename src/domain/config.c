@@ -39,6 +39,8 @@ enum key_id {
         KEY_KUBECONFIG_PATH,
         KEY_WEB_ENV_PATH,
         KEY_POD_API_SERVER,
+        KEY_MIRROR_K3S,
+        KEY_MIRROR_IMAGES,
         N_KEYS,
 };
 
@@ -77,6 +79,9 @@ static const struct config_key keys[N_KEYS] = {
                                       CONFIG_RESTART},
                 [KEY_POD_API_SERVER] = {"POD_API_SERVER", "https://kubernetes.default.svc",
                                         "the API's address in the KUBECONFIG_PRIMARY of pods", CONFIG_LIVE},
+                [KEY_MIRROR_K3S] = {"MIRROR_K3S", "", "address of a mirror of K3s's releases and channels",
+                                    CONFIG_LIVE},
+                [KEY_MIRROR_IMAGES] = {"MIRROR_IMAGES", "", "address of a mirror of the cloud images", CONFIG_LIVE},
 };
 _Static_assert(N_KEYS <= ELEMENTSOF(((struct config *)NULL)->sources), "struct config has room for every key");
 
@@ -115,6 +120,8 @@ static const struct rule rules[N_KEYS] = {
                 [KEY_KUBECONFIG_PATH] = TEXT(kubeconfig_path, config_check_output_path),
                 [KEY_WEB_ENV_PATH] = TEXT(web_env_path, config_check_output_path),
                 [KEY_POD_API_SERVER] = TEXT(pod_api_server, config_check_https),
+                [KEY_MIRROR_K3S] = TEXT(mirror_k3s, config_check_mirror),
+                [KEY_MIRROR_IMAGES] = TEXT(mirror_images, config_check_mirror),
 };
 
 static void *member(const struct config *c, size_t offset) {

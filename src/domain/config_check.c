@@ -212,6 +212,23 @@ int config_check_https(const struct project *p _unused_, const char *text, char 
         return 0;
 }
 
+/* As http.h takes it: https, or http to this machine's own. */
+int config_check_mirror(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
+        static const char https[] = "https://", local[] = "http://127.0.0.1";
+        const char *rest = str_starts(text, https)   ? text + strlen(https)
+                           : str_starts(text, local) ? text + strlen("http://")
+                                                     : "";
+        bool near = str_starts(text, local) && text[strlen(local)] && !strchr(":/", text[strlen(local)]);
+        if (near || strspn(rest, "/:") > 0 || !*rest ||
+            rest[strspn(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-:[]/_~%+")])
+                return refuse(err, "must be like https://mirror.example/k3s", text);
+        size_t n = strlen(text);
+        while (text[n - 1] == '/')
+                n--;
+        *ret = xstrndup(text, n);
+        return 0;
+}
+
 int config_check_dns(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
         struct in_addr address;
         if (inet_pton(AF_INET, text, &address) != 1)

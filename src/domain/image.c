@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/archive.h>
+#include <k3s-vm/cache.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/embedded.h>
 #include <k3s-vm/fs.h>
@@ -180,6 +181,8 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         if (r == 0 && !fs_exists(complete))
                 r = err_set(err, ERR_FAILED, EIO, "the %s's builder left no %s", b->builder->text,
                             b->builder->complete);
+        if (r == 0)
+                r = cache_note_folder(work, err);
         if (r == 0) {
                 chmod(work, 0755);
                 fs_remove_tree(final, NULL); /* a folder without its last file: an older, broken result */

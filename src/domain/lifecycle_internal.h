@@ -3,6 +3,7 @@
 #pragma once
 
 #include <k3s-vm/lifecycle.h>
+#include <k3s-vm/payload.h>
 #include <k3s-vm/vm.h>
 
 /* What the user wants of the VM; a supervisor acts on it. */
@@ -13,3 +14,6 @@ int lifecycle_save_intent(const struct lifecycle *l, struct state *s, const char
 int lifecycle_settle(const struct lifecycle *l, struct state *s, struct process *vm, struct error *err);
 /* So that a guest that has to boot after all finds everything it was told was written. Saving works without it. */
 void lifecycle_sync_guest(const struct lifecycle *l, const struct state *s);
+/* The payload that was chosen, fetched or built. */
+int lifecycle_fetch_payload(const struct lifecycle *l, const struct payload_choice *choice, struct payload *ret,
+                            struct error *err);

@@ -12,6 +12,7 @@
 #include <k3s-vm/payload.h>
 #include <k3s-vm/proc.h>
 #include <k3s-vm/strv.h>
+#include <k3s-vm/verified.h>
 
 #include "payload_release.h"
 #include "payload_unpack.h"
@@ -66,20 +67,24 @@ static bool is_channel_name(const char *s) {
                s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
 }
 
-static int choose_channel(const struct project *p, const char *channel, struct progress *progress,
+static struct releases releases(const struct project *p, const struct config *c) {
+        return (struct releases){.project = p, .mirror = c->mirror_k3s};
+}
+
+static int choose_channel(const struct releases *k, const char *channel, struct progress *progress,
                           struct payload_choice *ret, struct error *err) {
         _cleanup_error_ struct error failure = ERROR_INIT;
         _cleanup_free_ char *version = NULL;
-        int r = release_ask_channel(channel, &version, &failure);
+        int r = release_ask_channel(k, channel, &version, &failure);
         /* That the channel server answers does not say that the release server does. */
-        if (r == 0 && !release_is_cached(p, version))
-                r = release_fetch_hashes(p, version, &failure);
+        if (r == 0 && !release_is_cached(k, version))
+                r = release_fetch_hashes(k, version, &failure);
         if (r < 0 && (failure.code == ERR_USAGE || failure.code == ERR_INTERRUPTED || failure.code == ERR_HOST))
                 return err_move(err, &failure);
         if (r < 0) {
                 progress_debug(progress, "channel %s: %s", channel, failure.message);
                 free(version);
-                version = release_recall(p, channel);
+                version = release_recall(k, channel);
         }
         if (!version) {
                 progress_note(progress, "no K3s release can be reached and none is cached: using the offline payload");
@@ -115,8 +120,10 @@ int payload_resolve(const struct project *p, const struct config *c, struct prog
                 *ret = (struct payload_choice){.kind = PAYLOAD_RELEASE, .version = xstrdup(wanted)};
                 return 0;
         }
-        if (is_channel_name(wanted))
-                return choose_channel(p, wanted, progress, ret, err);
+        if (is_channel_name(wanted)) {
+                const struct releases k = releases(p, c);
+                return choose_channel(&k, wanted, progress, ret, err);
+        }
         int r = err_set(err, ERR_USAGE, EINVAL, "K3S_VERSION=%s is neither a channel nor a version nor a path", wanted);
         err_hint(err, "stable, latest, a version such as v1.33.5+k3s1, a path with a slash, offline or none");
         return r;
@@ -317,11 +324,15 @@ static int build_image(const struct project *p, const char *program, const char 
         if (r < 0)
                 return r;
         _cleanup_free_ char *path = xasprintf("%s/payloads/%s.iso", p->cache_dir, hex);
-        if (!fs_exists(path))
+        if (!fs_exists(path) || verified_check_noted(path, false, NULL) == 0) {
                 r = write_image(path, entries, n, size, progress, err);
+                if (r == 0)
+                        r = verified_note_file(path, err);
+        }
         if (r < 0)
                 return r;
-        utimensat(AT_FDCWD, path, NULL, 0); /* used now: see cache.h */
+        if (utimensat(AT_FDCWD, path, NULL, 0) == 0) /* used now: see cache.h */
+                verified_renew(path);
         payload->image_path = TAKE_PTR(path);
         return 0;
 }
@@ -336,9 +347,10 @@ static int fetch(const struct project *p, const struct config *c, const struct p
         if (choice->kind == PAYLOAD_RELEASE) {
                 payload.version = xstrdup(choice->version);
                 payload.description = xasprintf("K3s %s", choice->version);
-                r = release_fetch(p, choice->version, progress, phase, &program, &images, err);
+                const struct releases k = releases(p, c);
+                r = release_fetch(&k, choice->version, choice->with_images, progress, phase, &program, &images, err);
                 if (r == 0 && choice->channel)
-                        release_remember(p, choice->channel, choice->version);
+                        release_remember(&k, choice->channel, choice->version);
         } else {
                 program = xstrdup(choice->binary);
                 payload.version = binary_version(program);

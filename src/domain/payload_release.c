@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-#include <k3s-vm/digest.h>
+#include <k3s-vm/checksums.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/http.h>
 #include <k3s-vm/json.h>
@@ -18,11 +18,6 @@
 #define HASHES_MAX (64U * 1024)
 #define CHANNELS_MAX (4U << 20)
 
-static const char *setting(const char *variable, const char *fallback) {
-        const char *value = getenv(variable);
-        return value && *value ? value : fallback;
-}
-
 /* K3s's name for this machine's architecture. */
 static const char *architecture(void) {
         struct utsname name;
@@ -35,22 +30,26 @@ static const char *program_asset(void) {
         return str_eq(architecture(), "arm64") ? "k3s-arm64" : "k3s";
 }
 
-static char *cached(const struct project *p, const char *version, const char *name) {
-        return path_join(p->cache_dir, "downloads", "k3s", version, name);
+static char *cached(const struct releases *k, const char *version, const char *name) {
+        return path_join(k->project->cache_dir, "downloads", "k3s", version, name);
 }
 
 static char *hashes_asset(void) {
         return xasprintf("sha256sum-%s.txt", architecture());
 }
 
-static char *asset_url(const char *version, const char *asset) {
+static bool has_mirror(const struct releases *k) {
+        return k->mirror && *k->mirror;
+}
+
+static char *asset_url(const struct releases *k, const char *version, const char *asset) {
         _cleanup_buf_ struct buf escaped = BUF_INIT(1024);
         for (; *version; version++)
                 if (*version == '+')
                         buf_puts(&escaped, "%2B");
                 else
                         buf_append(&escaped, version, 1);
-        return xasprintf("%s/%s/%s", setting("K3S_VM_RELEASE_URL", RELEASE_URL), buf_str(&escaped), asset);
+        return xasprintf("%s/%s/%s", has_mirror(k) ? k->mirror : RELEASE_URL, buf_str(&escaped), asset);
 }
 
 bool release_is_version(const char *version) {
@@ -99,8 +98,8 @@ static int no_channel(const char *channel, const struct json *data, struct error
         return r;
 }
 
-int release_ask_channel(const char *channel, char **ret_version, struct error *err) {
-        const char *url = setting("K3S_VM_CHANNEL_URL", CHANNEL_URL);
+int release_ask_channel(const struct releases *k, const char *channel, char **ret_version, struct error *err) {
+        _cleanup_free_ char *url = has_mirror(k) ? path_join(k->mirror, "channels") : xstrdup(CHANNEL_URL);
         _cleanup_http_response_ struct http_response response = HTTP_RESPONSE_INIT;
         int r = get(url, CHANNEL_TIMEOUT_MS, CHANNELS_MAX, &response, err);
         if (r < 0)
@@ -128,25 +127,25 @@ int release_ask_channel(const char *channel, char **ret_version, struct error *e
 }
 
 /* The note is one line: the version. */
-static char *note_path(const struct project *p, const char *channel) {
-        return path_join(p->cache_dir, "downloads", "k3s", "channels", channel);
+static char *note_path(const struct releases *k, const char *channel) {
+        return path_join(k->project->cache_dir, "downloads", "k3s", "channels", channel);
 }
 
-char *release_recall(const struct project *p, const char *channel) {
-        _cleanup_free_ char *path = note_path(p, channel);
+char *release_recall(const struct releases *k, const char *channel) {
+        _cleanup_free_ char *path = note_path(k, channel);
         _cleanup_buf_ struct buf text = BUF_INIT(256);
         if (fs_read(path, 128, &text, NULL) < 0)
                 return NULL;
         char *version = buf_take(&text);
         version[strcspn(version, "\r\n")] = '\0';
-        if (release_is_version(version) && release_is_cached(p, version))
+        if (release_is_version(version) && release_is_cached(k, version))
                 return version;
         free(version);
         return NULL;
 }
 
-void release_remember(const struct project *p, const char *channel, const char *version) {
-        _cleanup_free_ char *path = note_path(p, channel);
+void release_remember(const struct releases *k, const char *channel, const char *version) {
+        _cleanup_free_ char *path = note_path(k, channel);
         _cleanup_free_ char *folder = path_parent(path);
         _cleanup_free_ char *line = xasprintf("%s\n", version);
         /* Without the note the next run without a network chooses the offline payload; no reason to fail now. */
@@ -156,19 +155,19 @@ void release_remember(const struct project *p, const char *channel, const char *
 
 /* Releases. */
 
-bool release_is_cached(const struct project *p, const char *version) {
+bool release_is_cached(const struct releases *k, const char *version) {
         _cleanup_free_ char *hashes_name = hashes_asset();
-        _cleanup_free_ char *hashes = cached(p, version, hashes_name);
-        _cleanup_free_ char *program = cached(p, version, program_asset());
+        _cleanup_free_ char *hashes = cached(k, version, hashes_name);
+        _cleanup_free_ char *program = cached(k, version, program_asset());
         return fs_exists(program) && fs_exists(hashes);
 }
 
-int release_fetch_hashes(const struct project *p, const char *version, struct error *err) {
+int release_fetch_hashes(const struct releases *k, const char *version, struct error *err) {
         _cleanup_free_ char *name = hashes_asset();
-        _cleanup_free_ char *path = cached(p, version, name);
+        _cleanup_free_ char *path = cached(k, version, name);
         if (fs_exists(path))
                 return 0;
-        _cleanup_free_ char *url = asset_url(version, name);
+        _cleanup_free_ char *url = asset_url(k, version, name);
         _cleanup_http_response_ struct http_response response = HTTP_RESPONSE_INIT;
         int r = get(url, HASHES_TIMEOUT_MS, HASHES_MAX, &response, err);
         if (r < 0)
@@ -185,75 +184,59 @@ int release_fetch_hashes(const struct project *p, const char *version, struct er
         return r < 0 ? r : fs_write_atomic(path, buf_str(&response.body), response.body.len, 0644, err);
 }
 
-/* The hash of @asset in the publisher's list, whose lines are as sha256sum writes them. */
-static int find_hash(const struct project *p, const char *version, const char *asset,
-                     char hex[static SHA256_HEX_LEN + 1], struct error *err) {
+/* The hash of @asset in the publisher's list. */
+static int find_hash(const struct releases *k, const char *version, const char *asset,
+                     char hex[static DIGEST_HEX_MAX + 1], struct error *err) {
         _cleanup_free_ char *name = hashes_asset();
-        _cleanup_free_ char *path = cached(p, version, name);
+        _cleanup_free_ char *path = cached(k, version, name);
         _cleanup_buf_ struct buf text = BUF_INIT(HASHES_MAX);
         int r = fs_read(path, HASHES_MAX, &text, err);
-        if (r < 0)
+        if (r < 0 || checksums_find(buf_str(&text), asset, hex))
                 return r;
-        _cleanup_strv_ struct strv words = {0};
-        strv_split(&words, buf_str(&text), " *\t\r\n");
-        for (size_t i = 0; i + 1 < words.len; i++) {
-                if (strlen(words.items[i]) != SHA256_HEX_LEN || !str_eq(words.items[i + 1], asset))
-                        continue;
-                if (words.items[i][strspn(words.items[i], "0123456789abcdefABCDEF")])
-                        continue;
-                memcpy(hex, words.items[i], SHA256_HEX_LEN + 1);
-                return 0;
-        }
         /* Asked for anew the next time. */
         fs_unlink(path, NULL);
         return err_set(err, ERR_FAILED, EBADMSG, "%s of %s does not list %s", name, version, asset);
 }
 
-int release_fetch(const struct project *p, const char *version, struct progress *progress, struct progress_phase *phase,
-                  char **ret_program, char **ret_images, struct error *err) {
-        char hex[SHA256_HEX_LEN + 1];
-        int r = release_fetch_hashes(p, version, err);
-        if (r == 0)
-                r = find_hash(p, version, program_asset(), hex, err);
-        if (r < 0)
-                return r;
+/* One of the release's files, checked. */
+static int fetch_asset(const struct releases *k, const char *version, const char *asset, mode_t mode,
+                       struct progress *progress, struct progress_phase *phase, char **ret, struct error *err) {
+        char hex[DIGEST_HEX_MAX + 1];
+        int r = find_hash(k, version, asset, hex, err);
         _cleanup_http_ struct http *http = NULL;
-        r = http_new(NULL, &http, err);
+        if (r == 0)
+                r = http_new(NULL, &http, err);
         if (r < 0)
                 return r;
-        _cleanup_free_ char *program = cached(p, version, program_asset());
-        _cleanup_free_ char *url = asset_url(version, program_asset());
+        _cleanup_free_ char *path = cached(k, version, asset), *url = asset_url(k, version, asset);
         const struct http_download download = {
                         .url = url,
-                        .path = program,
-                        .sha256 = hex,
-                        .mode = 0755,
+                        .path = path,
+                        .hash = hex,
+                        .mode = mode,
                         .progress = progress,
                         .phase = phase,
         };
         r = http_download(http, &download, err);
+        if (r == 0)
+                *ret = TAKE_PTR(path);
+        return r;
+}
+
+int release_fetch(const struct releases *k, const char *version, bool with_images, struct progress *progress,
+                  struct progress_phase *phase, char **ret_program, char **ret_images, struct error *err) {
+        _cleanup_free_ char *program = NULL, *images = NULL;
+        _cleanup_free_ char *images_asset = xasprintf("k3s-airgap-images-%s.tar.zst", architecture());
+        _cleanup_free_ char *there = cached(k, version, images_asset);
+        int r = release_fetch_hashes(k, version, err);
+        if (r == 0)
+                r = fetch_asset(k, version, program_asset(), 0755, progress, phase, &program, err);
+        /* One that was put there is made whole if it is not. */
+        if (r == 0 && (with_images || fs_exists(there)))
+                r = fetch_asset(k, version, images_asset, 0644, progress, phase, &images, err);
         if (r < 0)
                 return r;
-
-        _cleanup_free_ char *images_asset = xasprintf("k3s-airgap-images-%s.tar.zst", architecture());
-        _cleanup_free_ char *images = cached(p, version, images_asset);
-        bool use_images = false;
-        if (fs_exists(images)) {
-                char actual[SHA256_HEX_LEN + 1];
-                r = find_hash(p, version, images_asset, hex, err);
-                if (r == 0)
-                        r = digest_file(images, actual, err);
-                if (r < 0)
-                        return r;
-                if (!str_eq(hex, actual)) {
-                        r = err_set(err, ERR_FAILED, EBADMSG, "%s is damaged: its SHA-256 is not the published one",
-                                    images);
-                        err_hint(err, "remove it, or put a whole one there");
-                        return r;
-                }
-                use_images = true;
-        }
         *ret_program = TAKE_PTR(program);
-        *ret_images = use_images ? TAKE_PTR(images) : NULL;
+        *ret_images = TAKE_PTR(images);
         return 0;
 }

@@ -18,6 +18,8 @@
 #include <k3s-vm/remote.h>
 #include <k3s-vm/suspend.h>
 
+#include "lifecycle_internal.h"
+
 static const struct image_builder debian_guest = {
                 .name = "guest",
                 .prefix = "guest/debian",
@@ -106,19 +108,21 @@ static int read_built_payload(const char *dir, struct payload *ret, struct error
         return 0;
 }
 
+static int fetch_payload(const struct lifecycle *l, const struct payload_choice *choice, struct payload *ret,
+                         struct error *err) {
+        if (choice->kind != PAYLOAD_OFFLINE)
+                return payload_fetch(l->project, l->config, choice, l->progress, ret, err);
+        _cleanup_free_ char *dir = NULL;
+        int r = image_ensure(l->project, &offline_payload, l->progress, &dir, NULL, err);
+        return r < 0 ? r : read_built_payload(dir, ret, err);
+}
+
 static int ensure_payload(const struct lifecycle *l, struct state *s, const struct payload_choice *choice,
                           struct error *err) {
         struct payload payload = {0};
-        int r;
         if (choice->kind == PAYLOAD_NONE)
                 return 0;
-        if (choice->kind == PAYLOAD_OFFLINE) {
-                _cleanup_free_ char *dir = NULL;
-                r = image_ensure(l->project, &offline_payload, l->progress, &dir, NULL, err);
-                if (r == 0)
-                        r = read_built_payload(dir, &payload, err);
-        } else
-                r = payload_fetch(l->project, l->config, choice, l->progress, &payload, err);
+        int r = fetch_payload(l, choice, &payload, err);
         if (r < 0)
                 return r;
         free(s->payload_name);
@@ -166,15 +170,24 @@ static void restore_temporary_files(char **saved) {
         free(*saved);
 }
 
-static int ensure_images(const struct lifecycle *l, struct state *s, struct error *err) {
+int lifecycle_fetch_payload(const struct lifecycle *l, const struct payload_choice *choice, struct payload *ret,
+                            struct error *err) {
+        _cleanup_(restore_temporary_files) char *saved _unused_ = move_temporary_files(l->project);
+        return fetch_payload(l, choice, ret, err);
+}
+
+static int ensure_images(const struct lifecycle *l, struct state *s, bool with_images, struct error *err) {
+        int r = cache_check_used(l->project, s->guest_dir, s->payload_path, err);
+        if (r < 0)
+                return r;
         bool need_guest = !guest_is_there(s);
         bool need_payload = s->payload_path ? !fs_exists(s->payload_path) : !s->payload_name && !s->payload_none;
         _cleanup_(payload_choice_clear) struct payload_choice choice = {0};
-        int r = 0;
         if (need_payload) {
                 r = payload_resolve(l->project, l->config, l->progress, &choice, err);
                 if (r < 0)
                         return r;
+                choice.with_images = with_images;
         }
         _cleanup_(restore_temporary_files) char *saved _unused_ = move_temporary_files(l->project);
         struct guest_job job = {.l = l, .s = s, .err = ERROR_INIT};
@@ -190,6 +203,16 @@ static int ensure_images(const struct lifecycle *l, struct state *s, struct erro
                 s->payload_none = choice.kind == PAYLOAD_NONE;
         if (job.r < 0)
                 return err_move(err, &job.err);
+        return r;
+}
+
+int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **ret, struct error *err) {
+        _cleanup_state_ struct state *s = state_new();
+        int r = check_flavor(l, err);
+        if (r == 0)
+                r = ensure_images(l, s, with_images, err);
+        if (r == 0)
+                *ret = TAKE_PTR(s);
         return r;
 }
 
@@ -323,7 +346,7 @@ int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struc
         if (r == 0)
                 r = state_save(l->project, s, err);
         if (r == 0) {
-                r = ensure_images(l, s, err);
+                r = ensure_images(l, s, false, err);
                 if (r < 0)
                         state_save(l->project, s, NULL); /* one of the two may have been made */
         }

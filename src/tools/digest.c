@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 /* OpenSSL has a type of the name of one of our exit codes. */
@@ -25,7 +26,9 @@
 #define SYMBOLS(X) \
         X(EVP_MD_CTX_new) \
         X(EVP_MD_CTX_free) \
+        X(EVP_MD_CTX_copy_ex) \
         X(EVP_sha256) \
+        X(EVP_sha512) \
         X(EVP_DigestInit_ex) \
         X(EVP_DigestUpdate) \
         X(EVP_DigestFinal_ex) \
@@ -52,37 +55,51 @@ static void to_hex(const unsigned char *bytes, size_t n, char *hex) {
         *hex = '\0';
 }
 
-/* SHA-256. */
+/* Hashes. */
 
 struct digest {
         EVP_MD_CTX *context;
 };
 
 int digest_new(struct digest **ret, struct error *err) {
+        return digest_new_for(NULL, ret, err);
+}
+
+int digest_new_for(const char *expected, struct digest **ret, struct error *err) {
         int r = load(err);
         if (r < 0)
                 return r;
         _cleanup_digest_ struct digest *d = xcalloc(1, sizeof(*d));
         d->context = oom_check(crypto.EVP_MD_CTX_new());
-        if (crypto.EVP_DigestInit_ex(d->context, crypto.EVP_sha256(), NULL) != 1) {
+        bool longer = expected && strlen(expected) == SHA512_HEX_LEN;
+        const EVP_MD *kind = longer ? crypto.EVP_sha512() : crypto.EVP_sha256();
+        if (crypto.EVP_DigestInit_ex(d->context, kind, NULL) != 1) {
                 crypto.ERR_clear_error();
-                return err_set(err, ERR_HOST, ENOTSUP, "%s does not offer SHA-256", LIBCRYPTO_SONAME);
+                return err_set(err, ERR_HOST, ENOTSUP, "%s does not offer SHA-%d", LIBCRYPTO_SONAME,
+                               longer ? 512 : 256);
         }
         *ret = TAKE_PTR(d);
         return 0;
 }
 
 void digest_update(struct digest *d, const void *data, size_t len) {
-        /* SHA-256 over memory has no way to fail but a context that could not be allocated. */
+        /* A hash over memory has no way to fail but a context that could not be allocated. */
         if (len > 0)
                 oom_check(crypto.EVP_DigestUpdate(d->context, data, len) == 1 ? d : NULL);
 }
 
-void digest_final(struct digest *d, char hex[static SHA256_HEX_LEN + 1]) {
+void digest_final(struct digest *d, char *hex) {
         unsigned char bytes[EVP_MAX_MD_SIZE];
         unsigned n = 0;
-        oom_check(crypto.EVP_DigestFinal_ex(d->context, bytes, &n) == 1 && n == SHA256_HEX_LEN / 2 ? d : NULL);
+        oom_check(crypto.EVP_DigestFinal_ex(d->context, bytes, &n) == 1 && n <= DIGEST_HEX_MAX / 2 ? d : NULL);
         to_hex(bytes, n, hex);
+}
+
+void digest_peek(const struct digest *d, char *hex) {
+        struct digest copy = {.context = oom_check(crypto.EVP_MD_CTX_new())};
+        oom_check(crypto.EVP_MD_CTX_copy_ex(copy.context, d->context) == 1 ? &copy : NULL);
+        digest_final(&copy, hex);
+        crypto.EVP_MD_CTX_free(copy.context);
 }
 
 void digest_free(struct digest *d) {
@@ -103,11 +120,8 @@ int digest_bytes(const void *data, size_t len, char hex[static SHA256_HEX_LEN + 
         return 0;
 }
 
-int digest_file(const char *path, char hex[static SHA256_HEX_LEN + 1], struct error *err) {
-        _cleanup_digest_ struct digest *d = NULL;
-        int r = digest_new(&d, err);
-        if (r < 0)
-                return r;
+/* With the hash of the file's contents in @hex. */
+static int hash_file(const char *path, struct digest *d, char *hex, struct error *err) {
         _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return err_errno(err, errno, "cannot open %s", path);
@@ -125,6 +139,21 @@ int digest_file(const char *path, char hex[static SHA256_HEX_LEN + 1], struct er
         }
         digest_final(d, hex);
         return 0;
+}
+
+int digest_file(const char *path, char hex[static SHA256_HEX_LEN + 1], struct error *err) {
+        _cleanup_digest_ struct digest *d = NULL;
+        int r = digest_new(&d, err);
+        return r < 0 ? r : hash_file(path, d, hex, err);
+}
+
+int digest_check(const char *path, const char *expected, struct error *err) {
+        char hex[DIGEST_HEX_MAX + 1];
+        _cleanup_digest_ struct digest *d = NULL;
+        int r = digest_new_for(expected, &d, err);
+        if (r == 0)
+                r = hash_file(path, d, hex, err);
+        return r < 0 ? r : strcasecmp(hex, expected) == 0;
 }
 
 /* Certificates. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Downloads. PATH.part holds what came so far and is locked by whoever writes it; PATH.part.from beside it says
- * where it came from and which version of it that was (URL, ETag, Last-Modified; one a line), so that it
- * is only ever continued with more of the same (RFC 9110, sections 13.1.5 and 14).
+ * where it came from and which version of it that was (URL, ETag, Last-Modified, size; one a line), so that it
+ * is only ever continued with more of the same (RFC 9110, sections 13.1.5 and 14). The size is for whoever waits.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,17 +13,21 @@
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/verified.h>
 
 #include "http_internal.h"
 
-#define ATTEMPTS 4
+#define ATTEMPTS 6
 #define STALL_MS 30000
 #define FIRST_PAUSE_MS 500U
 #define LONGEST_PAUSE_MS 8000U
+/* A server that wants more time than this (Retry-After) does not get it. */
+#define LONGEST_WISH_MS 60000U
 /* An attempt that brought this much counts as none: the connection is bad, but it gets there. */
 #define WORTHWHILE_BYTES (1U << 20)
 /* Left free on the disk. */
 #define ROOM_TO_SPARE (16U << 20)
+#define FLUSH_BYTES (16U << 20)
 #define VALIDATOR_MAX 512
 
 /* The version of a file as its server names it; empty strings where it does not. */
@@ -45,9 +49,12 @@ struct transfer {
         struct validator known; /* of what is in PATH.part */
         int64_t content_length; /* -1: not told */
         uint64_t range_start;
-        bool has_range, started;
-        bool continued; /* PATH.part was made of more than one response */
-        uint64_t total; /* 0: unknown */
+        bool has_range, started, encoded;
+        bool continued;   /* PATH.part was made of more than one response */
+        uint64_t total;   /* 0: unknown */
+        uint64_t flushed; /* of it the kernel was told to write that much to the disk */
+        uint64_t best;    /* the most there ever was */
+        uint64_t wish_ms; /* how long the server asked to wait before the next attempt */
         uint64_t shown_ms;
         struct error failure; /* set in a callback, which can only say "stop" */
 };
@@ -74,18 +81,19 @@ static void show(struct transfer *t, bool now) {
 static int start_over(struct transfer *t, struct error *err) {
         digest_freep(&t->digest);
         t->digest = NULL;
-        t->have = 0;
+        t->have = t->flushed = 0;
         if (ftruncate(t->fd, 0) < 0 || lseek(t->fd, 0, SEEK_SET) < 0)
                 return err_errno(err, errno, "cannot write %s", t->part);
-        return digest_new(&t->digest, err);
+        return digest_new_for(t->download->hash, &t->digest, err);
 }
 
-/* What the partial file came from; false when that cannot be told or is something else. */
-static bool read_origin(struct transfer *t, struct validator *ret) {
+/* What the partial file came from, and how large the whole is (0: unknown); false when that cannot be told or is
+ * something else. */
+static bool read_origin(const struct transfer *t, struct validator *ret, uint64_t *ret_total) {
         _cleanup_buf_ struct buf text = BUF_INIT(16384);
         if (fs_read(t->from, 16383, &text, NULL) < 0)
                 return false;
-        char *lines[3] = {buf_str(&text)[0] ? text.data : NULL};
+        char *lines[4] = {buf_str(&text)[0] ? text.data : NULL};
         for (size_t i = 0; i < ELEMENTSOF(lines); i++) {
                 char *end = lines[i] ? strchr(lines[i], '\n') : NULL;
                 if (!end)
@@ -99,18 +107,20 @@ static bool read_origin(struct transfer *t, struct validator *ret) {
                 return false;
         stpcpy(ret->etag, lines[1]);
         stpcpy(ret->modified, lines[2]);
+        *ret_total = 0;
+        str_to_u64(lines[3], 0, INT64_MAX, ret_total);
         return *ret->etag || *ret->modified;
 }
 
 static int write_origin(struct transfer *t, struct error *err) {
-        _cleanup_free_ char *text =
-                        xasprintf("%s\n%s\n%s\n", t->download->url, t->validator.etag, t->validator.modified);
+        _cleanup_free_ char *text = xasprintf("%s\n%s\n%s\n%llu\n", t->download->url, t->validator.etag,
+                                              t->validator.modified, (unsigned long long)t->total);
         return fs_write_atomic(t->from, text, strlen(text), 0600, err);
 }
 
 /* Hashes what an earlier run left. */
 static int take_up(struct transfer *t, struct error *err) {
-        int r = digest_new(&t->digest, err);
+        int r = digest_new_for(t->download->hash, &t->digest, err);
         _cleanup_free_ char *chunk = xcalloc(1, 1U << 17);
         while (r == 0) {
                 ssize_t n = pread(t->fd, chunk, 1U << 17, (off_t)t->have);
@@ -152,7 +162,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *userdata) {
         if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) { /* a redirect's headers say nothing about the file */
                 t->validator = (struct validator){0};
                 t->content_length = -1;
-                t->has_range = false;
+                t->has_range = t->encoded = false;
         }
         const char *colon = memchr(line, ':', len);
         if (!colon)
@@ -169,7 +179,9 @@ static size_t on_header(char *line, size_t size, size_t n, void *userdata) {
                 uint64_t length = 0;
                 if (str_to_u64(value, 0, INT64_MAX, &length) == 0)
                         t->content_length = (int64_t)length;
-        } else if (name == 13 && strncasecmp(line, "Content-Range", name) == 0 && str_starts(value, "bytes ")) {
+        } else if (name == 16 && strncasecmp(line, "Content-Encoding", name) == 0)
+                t->encoded = *value && strcasecmp(value, "identity") != 0;
+        else if (name == 13 && strncasecmp(line, "Content-Range", name) == 0 && str_starts(value, "bytes ")) {
                 value[6 + strcspn(value + 6, "-")] = '\0';
                 t->has_range = str_to_u64(value + 6, 0, INT64_MAX, &t->range_start) == 0;
         }
@@ -188,19 +200,29 @@ static int check_room(struct transfer *t, struct error *err) {
                        path_base(t->download->path), need, folder, have);
 }
 
+/* What is there is no part of what the server has now. Tried again from the start. */
+static int not_the_same(struct transfer *t, const char *why, struct error *err) {
+        int r = start_over(t, err);
+        return r < 0 ? r : err_set(err, ERR_FAILED, ESTALE, "cannot fetch %s: %s", t->download->url, why);
+}
+
 /* Before the first byte: where does it belong? */
 static int start_body(struct transfer *t, long status, struct error *err) {
+        const struct validator *now = &t->validator, *known = &t->known;
         int r = 0;
-        if (status == 206 && (!t->has_range || t->range_start != t->have))
-                return err_set(err, ERR_FAILED, EPROTO, "cannot fetch %s: the server sent another part than asked for",
+        if (t->encoded)
+                return err_set(err, ERR_FAILED, EPROTO,
+                               "cannot fetch %s: the server sent it compressed, which nobody asked for",
                                t->download->url);
-        /* A server that does not know If-Range may continue with the bytes of another version. */
-        if (status == 206 && *t->validator.etag && *t->known.etag && !str_eq(t->validator.etag, t->known.etag)) {
-                r = start_over(t, err);
-                return r < 0 ? r
-                             : err_set(err, ERR_FAILED, ESTALE, "cannot fetch %s: it changed meanwhile",
-                                       t->download->url);
+        if (status == 206 && (!t->has_range || t->range_start != t->have)) {
+                static const char why[] = "the server sent another part than asked for";
+                return t->have > 0 ? not_the_same(t, why, err)
+                                   : err_set(err, ERR_FAILED, EPROTO, "cannot fetch %s: %s", t->download->url, why);
         }
+        /* A server that does not know If-Range may continue with the bytes of another version. */
+        if (status == 206 && ((*now->etag && *known->etag && !str_eq(now->etag, known->etag)) ||
+                              (*now->modified && *known->modified && !str_eq(now->modified, known->modified))))
+                return not_the_same(t, "it changed meanwhile", err);
         if (status == 206)
                 t->continued = true;
         if (status == 200 && t->have > 0)
@@ -238,19 +260,28 @@ static size_t on_data(char *data, size_t size, size_t n, void *userdata) {
                 at += (size_t)written;
                 t->have += (uint64_t)written;
         }
+        /* The disk is kept busy meanwhile, so that there is little left to wait for at the end. */
+        if (t->have - t->flushed >= FLUSH_BYTES) {
+                sync_file_range(t->fd, (off_t)t->flushed, (off_t)(t->have - t->flushed), SYNC_FILE_RANGE_WRITE);
+                t->flushed = t->have;
+        }
         show(t, false);
         return len;
 }
 
 /* Attempts. */
 
-static int status_error(const struct http_download *d, long status, bool *ret_passing, struct error *err) {
+static int status_error(const struct transfer *t, long status, bool *ret_passing, struct error *err) {
         *ret_passing = status >= 500 || status == 429 || status == 408;
         int e = status == 404 || status == 410   ? ENOENT
                 : status == 401 || status == 403 ? EACCES
                 : *ret_passing                   ? EAGAIN
                                                  : EPROTO;
-        return err_set(err, ERR_FAILED, e, "cannot fetch %s: the server answered %ld", d->url, status);
+        int r = err_set(err, ERR_FAILED, e, "cannot fetch %s: the server answered %ld", t->download->url, status);
+        if (t->wish_ms > 0)
+                err_hint(err, "the server wants to be asked again in %llu s: run the same command again then",
+                         (unsigned long long)t->wish_ms / 1000);
+        return r;
 }
 
 static bool can_pass(int r) {
@@ -265,12 +296,14 @@ static int attempt(struct transfer *t, bool *ret_passing, struct error *err) {
         if (r < 0)
                 return r;
         t->known = (struct validator){0};
-        if (t->have > 0 && !read_origin(t, &t->known))
+        t->wish_ms = 0;
+        if (t->have > 0 && !read_origin(t, &t->known, &t->total))
                 r = start_over(t, err);
         if (r < 0)
                 return r;
         _cleanup_(http_slist_freep) struct curl_slist *headers = NULL;
         _cleanup_free_ char *range = NULL;
+        http_slist_add(&headers, "Accept-Encoding: identity");
         if (t->have > 0) {
                 range = xasprintf("%llu-", (unsigned long long)t->have);
                 _cleanup_free_ char *if_range =
@@ -311,40 +344,42 @@ static int attempt(struct transfer *t, bool *ret_passing, struct error *err) {
                 err_set(err, ERR_FAILED, EPROTO, "cannot fetch %s: the partial file does not fit", d->url);
                 return start_over(t, NULL) < 0 ? -EIO : -EPROTO;
         }
-        if (status != 200 && status != 206)
-                return status_error(d, status, ret_passing, err);
+        if (status != 200 && status != 206) {
+                curl_off_t wish_s = 0;
+                libcurl.curl_easy_getinfo(t->http->easy, CURLINFO_RETRY_AFTER, &wish_s);
+                t->wish_ms = wish_s > 0 ? (uint64_t)wish_s * 1000 : 0;
+                return status_error(t, status, ret_passing, err);
+        }
         /* An empty file never got to on_data(). */
         return t->started || status != 200 ? 0 : start_body(t, status, err);
-}
-
-static bool matches(const struct http_download *d, const char *hex) {
-        return !d->sha256 || strcasecmp(hex, d->sha256) == 0;
 }
 
 /* The bytes are all there: are they the right ones? -EBADMSG: no, and they are gone now. */
 static int finish(struct transfer *t, struct error *err) {
         const struct http_download *d = t->download;
-        char hex[SHA256_HEX_LEN + 1];
+        char hex[DIGEST_HEX_MAX + 1];
         digest_final(t->digest, hex);
         digest_freep(&t->digest);
         t->digest = NULL;
-        if (!matches(d, hex)) {
+        if (d->hash && strcasecmp(hex, d->hash) != 0) {
                 fs_unlink(t->part, NULL);
                 fs_unlink(t->from, NULL);
-                return err_set(err, ERR_FAILED, EBADMSG, "%s is not what was expected: its SHA-256 is %s, not %s",
-                               d->url, hex, d->sha256);
+                return err_set(err, ERR_FAILED, EBADMSG, "%s is not what was expected: its hash is %s, not %s", d->url,
+                               hex, d->hash);
         }
         show(t, true);
         if (fchmod(t->fd, d->mode ? d->mode : 0644) < 0 || fsync(t->fd) < 0 || rename(t->part, d->path) < 0)
                 return err_errno(err, errno, "cannot write %s", d->path);
         fs_unlink(t->from, NULL);
+        verified_note(d->path, hex);
         return 0;
 }
 
 /* What is there already may be the whole: a program that was killed before it could rename it. */
-static bool is_whole(struct transfer *t) {
-        char hex[SHA256_HEX_LEN + 1];
-        return t->download->sha256 && t->have > 0 && digest_file(t->part, hex, NULL) == 0 && matches(t->download, hex);
+static bool is_whole(const struct transfer *t) {
+        char hex[DIGEST_HEX_MAX + 1];
+        digest_peek(t->digest, hex);
+        return t->download->hash && t->have > 0 && strcasecmp(hex, t->download->hash) == 0;
 }
 
 static int fetch(struct transfer *t, struct error *err) {
@@ -355,22 +390,28 @@ static int fetch(struct transfer *t, struct error *err) {
         if (is_whole(t))
                 return finish(t, err);
         unsigned attempts = d->attempts ? d->attempts : ATTEMPTS;
-        unsigned pause_ms = FIRST_PAUSE_MS;
+        unsigned first_ms = d->pause_ms ? d->pause_ms : FIRST_PAUSE_MS, pause_ms = first_ms;
+        t->best = t->flushed = t->have;
         for (unsigned n = 1;; n++) {
                 _cleanup_error_ struct error failure = ERROR_INIT;
                 bool passing = false;
-                uint64_t before = t->have;
                 r = attempt(t, &passing, &failure);
                 if (r == 0)
                         return finish(t, err);
-                if (t->have >= before + WORTHWHILE_BYTES) {
+                /* More than ever before: one that starts over each time does not get anywhere. */
+                if (t->have >= t->best + WORTHWHILE_BYTES) {
+                        t->best = t->have;
                         n = 0;
-                        pause_ms = FIRST_PAUSE_MS;
+                        pause_ms = first_ms;
                 }
-                if (!passing || n >= attempts)
+                unsigned wait_ms = t->wish_ms > pause_ms ? (unsigned)t->wish_ms : pause_ms;
+                if (!passing || n >= attempts || t->wish_ms > LONGEST_WISH_MS)
                         return err_move(err, &failure);
-                progress_debug(d->progress, "%s; trying again in %u ms", failure.message, pause_ms);
-                r = interrupt_wait(-1, pause_ms, err);
+                progress_debug(d->progress, "%s; trying again in %u ms", failure.message, wait_ms);
+                if (wait_ms >= 2000)
+                        progress_update(d->progress, d->phase, "waiting for the server, then trying again", t->have,
+                                        t->total, "bytes");
+                r = interrupt_wait(-1, wait_ms, err);
                 if (r < 0)
                         return r;
                 pause_ms = pause_ms * 2 < LONGEST_PAUSE_MS ? pause_ms * 2 : LONGEST_PAUSE_MS;
@@ -381,6 +422,16 @@ static int fetch(struct transfer *t, struct error *err) {
 
 static bool same_file(const struct stat *a, const struct stat *b) {
         return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* How far another program is, as its files tell. */
+static void show_other(const struct transfer *t) {
+        struct validator ignored;
+        uint64_t total = 0;
+        int64_t done = fs_size(t->part);
+        _cleanup_free_ char *text = xasprintf("%s, which another k3s-vm downloads", path_base(t->download->path));
+        read_origin(t, &ignored, &total);
+        progress_update(t->download->progress, t->download->phase, text, done > 0 ? (uint64_t)done : 0, total, "bytes");
 }
 
 /*
@@ -394,10 +445,8 @@ static int lock_part(struct transfer *t, const struct stat *before, struct error
                 _cleanup_close_ int fd = -1;
                 int r = fs_lock(t->part, said ? 200 : 0, &fd, &failure);
                 if (r == -EWOULDBLOCK || r == -ETIMEDOUT) {
-                        if (!said)
-                                progress_update(d->progress, d->phase, "waiting for another k3s-vm that downloads it",
-                                                0, 0, NULL);
                         said = true;
+                        show_other(t);
                         r = interrupt_check(err);
                         if (r < 0)
                                 return r;
@@ -422,13 +471,18 @@ static int lock_part(struct transfer *t, const struct stat *before, struct error
 
 int http_download(struct http *h, const struct http_download *download, struct error *err) {
         struct stat before = {0};
-        char hex[SHA256_HEX_LEN + 1];
         bool again = false;
         for (;;) {
                 if (stat(download->path, &before) < 0)
                         before = (struct stat){0};
-                else if (download->sha256 && digest_file(download->path, hex, NULL) == 0 && matches(download, hex))
-                        return 0;
+                else if (download->hash) {
+                        int is_good = verified_check(download->path, download->hash, false, NULL);
+                        if (is_good > 0)
+                                return 0;
+                        if (is_good == 0)
+                                progress_warn(download->progress, "%s is not the published file; it is fetched anew",
+                                              download->path);
+                }
                 _cleanup_(transfer_clear) struct transfer t = {
                                 .download = download,
                                 .http = h,
@@ -440,7 +494,7 @@ int http_download(struct http *h, const struct http_download *download, struct e
                 if (r < 0)
                         return r;
                 if (r == 1) {
-                        if (!download->sha256)
+                        if (!download->hash)
                                 return 0;
                         continue;
                 }

@@ -10,6 +10,7 @@ standard input ends. What a path does is in Handler; the last component is a key
 count of requests. FOLDER/www is served below /static/.
 """
 import collections
+import gzip
 import hashlib
 import http.server
 import os
@@ -177,6 +178,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send(503 if n == 1 else 500, b"not now\n")
         self.send_file(DATA)
 
+    def on_five(self, rest, n):
+        self.send(500, b"not now\n") if n <= 5 else self.send_file(DATA)
+
+    def on_busy(self, rest, n):
+        """Wants to be left alone: /busy/SECONDS/KEY."""
+        if n > 1:
+            return self.send_file(DATA)
+        self.send(429, b"later\n", [("Retry-After", rest.split("/")[0])])
+
+    def on_wrong_range(self, rest, n):
+        """Other bytes than those asked for, once."""
+        if n != 2:
+            return self.send_file(DATA, cut=700_000 if n == 1 else None)
+        headers = [("ETag", '"v1"'), ("Content-Range", f"bytes 1000-{len(DATA) - 1}/{len(DATA)}")]
+        self.send(206, DATA[1000:], headers)
+
+    def on_back_and_forth(self, rest, n):
+        """Always more than a whole MiB, and always another version."""
+        self.send_file(DATA, etag=f'"{n}"', cut=1_500_000)
+
+    def on_too_short(self, rest, n):
+        self.send(200, DATA, [("ETag", '"v1"')], length=len(DATA) - 10)
+        self.close_connection = True
+
+    def on_too_long(self, rest, n):
+        if self.headers.get("Range"):
+            return self.send(416, headers=[("Content-Range", f"bytes */{len(DATA)}")])
+        self.send(200, DATA, [("ETag", '"v1"')], length=len(DATA) + 10)
+        self.close_connection = True
+
+    def on_gzip(self, rest, n):
+        self.send(200, gzip.compress(DATA), [("ETag", '"v1"'), ("Content-Encoding", "gzip")])
+
+    def on_stall_first(self, rest, n):
+        if n == 1:
+            time.sleep(20)
+        self.send_file(DATA)
+
     def on_error(self, rest, n):
         self.send(500, b"never\n")
 
@@ -230,6 +269,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with State.lock:
             lines = [f"{wanted} {condition}\n" for path, wanted, condition in State.log if path == "/" + rest]
         self.send(200, "".join(lines).encode())
+
+    def on_github(self, rest, n):
+        """Channels as they are; releases by a redirect to another address with a query, or to nowhere."""
+        folder, _, name = rest.partition("/")
+        if name == "channels":
+            return self.on_static(rest, n)
+        away = os.path.exists(os.path.join(self.folder, "www", folder, "away"))
+        where = "https://127.0.0.1:1/away" if away else f"/static/{rest}?sig=a%2Bb%3D&expires=300"
+        self.send(302, b"elsewhere\n", [("Location", where)])
 
     def on_static(self, rest, n):
         path = os.path.join(self.folder, "www", rest.replace("%2B", "+"))

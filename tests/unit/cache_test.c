@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "scratch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 
 #include <k3s-vm/cache.h>
@@ -30,12 +31,13 @@ static bool is_there(const struct scratch *t, const char *name) {
 }
 
 /* The project's VM, registered, is made of these. */
-static void use(const struct scratch *t, const char *guest, const char *payload) {
+static void use(const struct scratch *t, const char *guest, const char *payload, const char *version) {
         _cleanup_state_ struct state *s = state_new();
         s->uuid = xstrdup(UUID);
         s->name = xstrdup("shop");
         s->guest_dir = path_join(t->p->cache_dir, guest);
         s->payload_path = path_join(t->p->cache_dir, payload);
+        s->payload_version = xstrdup(version);
         assert_int_equal(state_save(t->p, s, NULL), 0);
         assert_int_equal(registry_put(t->p, s, NULL), 0);
 }
@@ -70,7 +72,7 @@ static void what_a_vm_uses_stays_and_counts_for_nothing(void **state) {
                 put(t, guest, "guest.json", 100 + i);
                 put(t, payload, "payload.json", 100 + i);
         }
-        use(t, "guests/used", "payloads/used/payload.img");
+        use(t, "guests/used", "payloads/used/payload.img", "v1");
         cache_prune(t->p, NULL);
         assert_true(is_there(t, "guests/used") && is_there(t, "payloads/used"));
         assert_true(is_there(t, "guests/1") && is_there(t, "payloads/1"));
@@ -110,7 +112,7 @@ static void nothing_goes_while_a_registered_vm_cannot_tell_what_it_uses(void **s
                 _cleanup_free_ char *guest = xasprintf("guests/%u", i);
                 put(t, guest, "guest.json", 100 + i);
         }
-        use(t, "guests/2", "payloads/x/payload.img");
+        use(t, "guests/2", "payloads/x/payload.img", "v1");
         scratch_write(t->p->state_path, "{");
         cache_prune(t->p, NULL);
         assert_true(is_there(t, "guests/2"));
@@ -122,6 +124,96 @@ static void an_empty_cache_is_fine(void **state) {
         assert_false(fs_exists(t->p->cache_dir));
 }
 
+static void the_list_has_what_is_kept_and_who_uses_it(void **state) {
+        struct scratch *t = *state;
+        put(t, "guests/used", "guest.json", 100);
+        put(t, "guests/other", "guest.json", 200);
+        put(t, "payloads/a.iso", NULL, 100);
+        put(t, "downloads/k3s/v1.33.5+k3s1", "k3s", 100);
+        put(t, "downloads/k3s/v1.32.1+k3s1", "k3s", 50);
+        put(t, "downloads/k3s/channels", "stable", 100);
+        put(t, "downloads/images/a.img.part", NULL, 100);
+        put(t, "downloads/images/a.img.part.from", NULL, 100);
+        use(t, "guests/used", "payloads/a.iso", "v1.33.5+k3s1");
+        _cleanup_cache_entries_ struct cache_entries all = {0};
+        assert_int_equal(cache_list(t->p, &all, NULL), 0);
+        static const struct {
+                const char *kind, *name;
+                bool in_use;
+        } expected[] = {{"guest", "used", true},           {"guest", "other", false},
+                        {"payload", "a.iso", true},        {"release", "v1.32.1+k3s1", false},
+                        {"release", "v1.33.5+k3s1", true}, {"image", "a.img.part", false}};
+        assert_int_equal(all.n, ELEMENTSOF(expected));
+        for (size_t i = 0; i < all.n; i++) {
+                assert_string_equal(all.items[i].kind, expected[i].kind);
+                assert_string_equal(path_base(all.items[i].path), expected[i].name);
+                assert_int_equal(all.items[i].in_use, expected[i].in_use);
+        }
+        /* What somebody is downloading stays. */
+        const struct cache_entry *part = &all.items[5], *release = &all.items[3];
+        _cleanup_free_ char *from = xasprintf("%s.from", part->path), *half = path_join(release->path, "k3s.part");
+        _cleanup_close_ int lock = -1, other = -1;
+        assert_int_equal(fs_lock(part->path, 0, &lock, NULL), 0);
+        assert_int_equal(cache_remove(part, NULL), -EWOULDBLOCK);
+        close(TAKE_FD(lock));
+        assert_int_equal(cache_remove(part, NULL), 0);
+        assert_false(fs_exists(part->path) || fs_exists(from));
+        assert_int_equal(fs_lock(half, 0, &other, NULL), 0);
+        assert_int_equal(cache_remove(release, NULL), -EWOULDBLOCK);
+        close(TAKE_FD(other));
+        assert_int_equal(cache_remove(release, NULL), 0);
+        assert_false(fs_exists(release->path));
+}
+
+struct found {
+        unsigned good, damaged, unknown;
+};
+
+static void on_verified(_unused_ const char *path, int result, void *userdata) {
+        struct found *f = userdata;
+        f->good += result > 0;
+        f->damaged += result == 0;
+        f->unknown += result == -ENODATA;
+}
+
+static void damage_is_found_before_a_start_if_the_time_tells_and_always_by_verifying(void **state) {
+        struct scratch *t = *state;
+        put(t, "guests/a", "guest.json", 100);
+        _cleanup_free_ char *dir = path_join(t->p->cache_dir, "guests/a"), *file = path_join(dir, "root.img"),
+                            *late = path_join(dir, "late");
+        scratch_write(file, "the guest");
+        assert_int_equal(cache_note_folder(dir, NULL), 0);
+        scratch_write(late, "");
+        const struct cache_entry e = {.path = dir};
+        struct found before = {0}, after = {0}, quiet = {0};
+        assert_int_equal(cache_verify(&e, on_verified, &before, NULL), 0);
+        assert_int_equal(before.good, 2);
+        assert_int_equal(before.unknown, 1);
+        assert_int_equal(cache_check_used(t->p, dir, NULL, NULL), 0);
+
+        scratch_write(file, "the gueSt");
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(cache_check_used(t->p, dir, NULL, &err), -EBADMSG);
+        assert_non_null(strstr(err.message, "root.img is damaged"));
+        assert_int_equal(cache_verify(&e, on_verified, &after, NULL), 0);
+        assert_int_equal(after.damaged, 1);
+
+        /* Under the eyes of nobody: the size, the time and the inode are the same. */
+        scratch_write(file, "the guest");
+        assert_int_equal(cache_check_used(t->p, dir, NULL, NULL), 0);
+        struct stat st;
+        assert_int_equal(stat(file, &st), 0);
+        _cleanup_close_ int fd = open(file, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, "S", 1, 7), 1);
+        const struct timespec times[2] = {st.st_atim, st.st_mtim};
+        assert_int_equal(futimens(fd, times), 0);
+        assert_int_equal(cache_check_used(t->p, dir, NULL, NULL), 0);
+        assert_int_equal(cache_verify(&e, on_verified, &quiet, NULL), 0);
+        assert_int_equal(quiet.damaged, 1);
+        /* What is the user's own is the user's to change. */
+        assert_int_equal(cache_check_used(t->p, t->root, NULL, NULL), 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                         scratch_test(what_no_vm_uses_goes_but_the_two_that_were_used_last_of_each_kind),
@@ -129,6 +221,8 @@ int main(void) {
                         scratch_test(what_was_used_in_the_last_hour_stays),
                         scratch_test(what_is_being_built_and_what_is_nobody_s_result_stays),
                         scratch_test(nothing_goes_while_a_registered_vm_cannot_tell_what_it_uses),
+                        scratch_test(the_list_has_what_is_kept_and_who_uses_it),
+                        scratch_test(damage_is_found_before_a_start_if_the_time_tells_and_always_by_verifying),
                         scratch_test(an_empty_cache_is_fine),
         };
         return cmocka_run_group_tests_name("cache", tests, NULL, NULL);

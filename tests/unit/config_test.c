@@ -122,6 +122,19 @@ static void values_out_of_range_name_file_line_and_key(void **state) {
         assert_text_fails(s, "ACCEL=xen\n", ":1: ACCEL: must be auto, kvm or tcg");
         assert_text_fails(s, "K3S_VERSION=newest\n", ":1: K3S_VERSION: must be stable");
         assert_text_fails(s, "K3S_VERSION=1.31\n", ":1: K3S_VERSION: must be stable");
+        static const char *const mirrors[] = {"http://mirror.example/k3s",
+                                              "http://127.0.0.1.example/k3s",
+                                              "https://",
+                                              "https:///k3s",
+                                              "ftp://mirror.example",
+                                              "https://user@mirror.example",
+                                              "https://mirror.example/?a",
+                                              "mirror.example"};
+        for (size_t i = 0; i < ELEMENTSOF(mirrors); i++) {
+                _cleanup_free_ char *line = xasprintf("MIRROR_K3S=%s\n", mirrors[i]);
+                assert_text_fails(s, line, ":1: MIRROR_K3S: must be like https://");
+        }
+        assert_text_fails(s, "MIRROR_IMAGES=http://mirror.example\n", ":1: MIRROR_IMAGES: must be like https://");
         assert_text_fails(s, "DNS=localhost\n", ":1: DNS: must be an IPv4 address");
         assert_text_fails(s, "FORWARDS=8080\n", ":1: FORWARDS: must be like");
         assert_text_fails(s, "FORWARDS=0.0.0.0:8080:80\n", ":1: FORWARDS: must be like");

@@ -40,6 +40,20 @@ static void pieces_hash_as_the_whole(void **state _unused_) {
         assert_string_equal(hex, ABC);
 }
 
+static void the_length_of_a_hash_says_its_kind(void **state _unused_) {
+        static const char abc512[] = "DDAF35A193617ABACC417349AE20413112E6FA4E89A97EA20A9EEEE64B55D39A"
+                                     "2192992A274FC1A836BA3C23A3FEEBBD454D4423643CE80E2A9AC94FA54CA49F";
+        _cleanup_free_ char *dir = NULL;
+        assert_int_equal(fs_mkdtemp("/tmp", "k3s-vm-digest", &dir, NULL), 0);
+        _cleanup_free_ char *path = path_join(dir, "file");
+        assert_int_equal(fs_write_atomic(path, "abc", 3, 0600, NULL), 0);
+        assert_int_equal(digest_check(path, abc512, NULL), 1);
+        assert_int_equal(digest_check(path, ABC, NULL), 1);
+        assert_int_equal(digest_check(path, EMPTY, NULL), 0);
+        assert_int_equal(digest_check(dir, ABC, NULL), -EISDIR);
+        assert_int_equal(fs_remove_tree(dir, NULL), 0);
+}
+
 static void an_unfinished_digest_can_be_freed(void **state _unused_) {
         struct digest *d = NULL;
         assert_int_equal(digest_new(&d, NULL), 0);
@@ -169,6 +183,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test(known_texts_have_their_known_hashes),
                         cmocka_unit_test(pieces_hash_as_the_whole),
+                        cmocka_unit_test(the_length_of_a_hash_says_its_kind),
                         cmocka_unit_test(an_unfinished_digest_can_be_freed),
                         cmocka_unit_test(a_file_hashes_as_its_contents),
                         cmocka_unit_test(the_end_of_a_certificate_is_utc),

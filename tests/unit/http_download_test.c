@@ -3,6 +3,7 @@
 #include "https_server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -10,6 +11,7 @@
 
 #include <k3s-vm/digest.h>
 #include <k3s-vm/interrupt.h>
+#include <k3s-vm/verified.h>
 
 #define DATA_LEN 3000000U
 
@@ -65,10 +67,14 @@ static unsigned requests(const char *path) {
         return (unsigned)strtoul(text, NULL, 10);
 }
 
-static int download(struct scene *s, const char *path, const char *sha256, struct error *err) {
+static int download(struct scene *s, const char *path, const char *hash, struct error *err) {
         _cleanup_free_ char *url = url_of(server->good, path);
-        const struct http_download d = {
-                        .url = url, .path = s->path, .sha256 = sha256, .mode = 0640, .stall_timeout_ms = 2000};
+        const struct http_download d = {.url = url,
+                                        .path = s->path,
+                                        .hash = hash,
+                                        .mode = 0640,
+                                        .stall_timeout_ms = 2000,
+                                        .pause_ms = 20};
         return http_download(s->http, &d, err);
 }
 
@@ -116,7 +122,7 @@ static void a_download_that_is_cut_off_goes_on_where_it_was(void **state) {
 static void another_run_goes_on_too(void **state) {
         struct scene *s = scene(state);
         _cleanup_free_ char *url = url_of(server->good, "/cut/b");
-        struct http_download d = {.url = url, .path = s->path, .sha256 = s->good, .mode = 0640, .attempts = 1};
+        struct http_download d = {.url = url, .path = s->path, .hash = s->good, .mode = 0640, .attempts = 1};
         assert_int_equal(http_download(s->http, &d, NULL), -ECONNRESET);
         assert_false(fs_exists(s->path));
         assert_int_equal(fs_size(s->part), 700000);
@@ -161,7 +167,7 @@ static void a_file_that_changed_meanwhile_is_fetched_anew(void **state) {
 
 static void a_partial_file_that_was_tampered_with_does_no_harm(void **state) {
         struct scene *s = scene(state);
-        _cleanup_free_ char *origin = xasprintf("https://127.0.0.1:%u/data/t\n\"v1\"\n\n", server->good);
+        _cleanup_free_ char *origin = xasprintf("https://127.0.0.1:%u/data/t\n\"v1\"\n\n0\n", server->good);
         assert_int_equal(fs_write_atomic(s->part, "wrong beginning", 15, 0600, NULL), 0);
         assert_int_equal(fs_write_atomic(s->from, origin, strlen(origin), 0600, NULL), 0);
         download_ok(s, "/data/t");
@@ -178,7 +184,7 @@ static void a_partial_file_that_is_whole_is_taken(void **state) {
 
 static void a_partial_file_that_is_too_long_is_dropped(void **state) {
         struct scene *s = scene(state);
-        _cleanup_free_ char *origin = xasprintf("https://127.0.0.1:%u/data/long\n\"v1\"\n\n", server->good);
+        _cleanup_free_ char *origin = xasprintf("https://127.0.0.1:%u/data/long\n\"v1\"\n\n0\n", server->good);
         _cleanup_free_ char *junk = xcalloc(1, DATA_LEN + 10);
         assert_int_equal(fs_write_atomic(s->part, junk, DATA_LEN + 10, 0600, NULL), 0);
         assert_int_equal(fs_write_atomic(s->from, origin, strlen(origin), 0600, NULL), 0);
@@ -207,6 +213,19 @@ static void a_stall_is_noticed_and_passes(void **state) {
         uint64_t before = now_ms();
         download_ok(s, "/stall/a");
         assert_in_range(now_ms() - before, 1500, 12000);
+        verified_remove(s->path, NULL);
+        download_ok(s, "/stall-first/a");
+        verified_remove(s->path, NULL);
+        /* Slow is no stall: this takes longer than the limit. */
+        _cleanup_free_ char *url = url_of(server->good, "/slow/not-stalled");
+        const struct http_download d = {.url = url,
+                                        .path = s->path,
+                                        .hash = s->good,
+                                        .mode = 0640,
+                                        .stall_timeout_ms = 1000,
+                                        .attempts = 1};
+        assert_int_equal(http_download(s->http, &d, NULL), 0);
+        assert_whole(s);
 }
 
 static void what_can_pass_is_tried_again_and_what_cannot_is_not(void **state) {
@@ -219,17 +238,62 @@ static void what_can_pass_is_tried_again_and_what_cannot_is_not(void **state) {
         assert_int_equal(download(s, "/forbidden", s->good, NULL), -EACCES);
         assert_int_equal(requests("forbidden"), 1);
         _cleanup_free_ char *url = url_of(server->good, "/error/d");
-        assert_int_equal(http_download(s->http, &(struct http_download){.url = url, .path = s->path, .attempts = 2},
+        assert_int_equal(http_download(s->http,
+                                       &(struct http_download){
+                                                       .url = url, .path = s->path, .attempts = 2, .pause_ms = 20},
                                        NULL),
                          -EAGAIN);
         assert_int_equal(requests("error/d"), 2);
+        _cleanup_free_ char *wrong = url_of(server->wronghost, "/data");
+        assert_int_equal(http_download(s->http, &(struct http_download){.url = wrong, .path = s->path}, NULL), -EPROTO);
         url[strlen("https://127.0.0.1:")] = '\0';
         _cleanup_free_ char *expired = url_of(server->expired, "/data"), *nowhere = xasprintf("%s1/data", url);
         assert_int_equal(http_download(s->http, &(struct http_download){.url = expired, .path = s->path}, NULL),
                          -EPROTO);
-        const struct http_download refused = {.url = nowhere, .path = s->path, .attempts = 2};
+        const struct http_download refused = {.url = nowhere, .path = s->path, .attempts = 2, .pause_ms = 20};
         assert_int_equal(http_download(s->http, &refused, NULL), -ECONNREFUSED);
         assert_false(fs_exists(s->path));
+}
+
+static void a_server_in_trouble_is_given_time(void **state) {
+        struct scene *s = scene(state);
+        download_ok(s, "/five/a");
+        assert_int_equal(requests("five/a"), 6);
+        verified_remove(s->path, NULL);
+        uint64_t before = now_ms();
+        download_ok(s, "/busy/1/a");
+        assert_in_range(now_ms() - before, 900, 10000);
+        verified_remove(s->path, NULL);
+        /* Nobody waits an hour. */
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(download(s, "/busy/3600/a", s->good, &err), -EAGAIN);
+        assert_non_null(strstr(err.hint, "3600 s"));
+        assert_int_equal(requests("busy/3600/a"), 1);
+}
+
+static void a_wrong_range_or_length_is_found_out(void **state) {
+        struct scene *s = scene(state);
+        download_ok(s, "/wrong-range/a");
+        assert_int_equal(requests("wrong-range/a"), 3);
+        verified_remove(s->path, NULL);
+        assert_int_equal(download(s, "/too-short/a", s->good, NULL), -EBADMSG);
+        assert_true(download(s, "/too-long/a", s->good, NULL) < 0);
+        assert_false(fs_exists(s->path));
+}
+
+static void a_file_that_never_stays_the_same_is_given_up(void **state) {
+        struct scene *s = scene(state);
+        assert_int_equal(download(s, "/back-and-forth/a", s->good, NULL), -ECONNRESET);
+        assert_in_range(requests("back-and-forth/a"), 6, 8);
+}
+
+static void an_encoding_that_nobody_asked_for_is_refused(void **state) {
+        struct scene *s = scene(state);
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(download(s, "/gzip/a", NULL, &err), -EPROTO);
+        assert_non_null(strstr(err.message, "compressed"));
+        assert_false(fs_exists(s->path));
+        assert_int_equal(fs_size(s->part), 0);
 }
 
 static void a_host_that_does_not_exist_is_no_network(void **state) {
@@ -322,6 +386,57 @@ static void who_waits_takes_over_from_one_that_was_killed(void **state) {
         assert_non_null(strstr(log, "\nbytes="));
 }
 
+static void killed_at_thirty_moments_it_is_whole_in_the_end(void **state) {
+        struct scene *s = scene(state);
+        unsigned seed = (unsigned)now_ms(), runs = 0;
+        print_message("seed %u\n", seed);
+        for (bool done = false; !done; runs++) {
+                pid_t pid = fork();
+                if (pid == 0) {
+                        struct scene own = *s;
+                        own.http = NULL;
+                        http_new(NULL, &own.http, NULL);
+                        _exit(-download(&own, "/slow/killed", s->good, NULL));
+                }
+                if (runs < 30) {
+                        nanosleep(&(struct timespec){.tv_nsec = rand_r(&seed) % 90 * 1000000L}, NULL);
+                        kill(pid, SIGKILL);
+                }
+                int status = 0;
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+                done = runs >= 30;
+        }
+        assert_whole(s);
+        /* It went on each time: no byte was asked for twice but those that were on their way. */
+        _cleanup_free_ char *log = https_server_ask(server, "/log/slow/killed");
+        const char *last = strrchr(log, '=');
+        assert_true(last == NULL || strtoul(last + 1, NULL, 10) > 100000);
+}
+
+static void a_bit_that_flips_in_the_cache_is_found(void **state) {
+        struct scene *s = scene(state);
+        download_ok(s, "/data/flip");
+        struct stat st;
+        assert_int_equal(stat(s->path, &st), 0);
+        _cleanup_close_ int fd = open(s->path, O_RDWR);
+        char byte;
+        assert_int_equal(pread(fd, &byte, 1, 1234567), 1);
+        byte ^= 4;
+        assert_int_equal(pwrite(fd, &byte, 1, 1234567), 1);
+        download_ok(s, "/data/flip");
+        assert_int_equal(requests("data/flip"), 2);
+        /* Where its time was put back only reading it tells. */
+        close(TAKE_FD(fd));
+        fd = open(s->path, O_RDWR);
+        assert_int_equal(stat(s->path, &st), 0);
+        assert_int_equal(pwrite(fd, &byte, 1, 1234568), 1);
+        const struct timespec again[2] = {st.st_atim, st.st_mtim};
+        assert_int_equal(futimens(fd, again), 0);
+        assert_int_equal(verified_check(s->path, s->good, false, NULL), 1);
+        assert_int_equal(verified_check(s->path, s->good, true, NULL), 0);
+}
+
 static void an_interruption_ends_it_and_keeps_what_came(void **state) {
         struct scene *s = scene(state);
         pid_t pid = fork();
@@ -384,6 +499,33 @@ static void progress_counts_bytes_across_attempts(void **state) {
         assert_in_range(watch.updates, 1, 200);
 }
 
+static void who_waits_shows_how_far_the_other_is(void **state) {
+        struct scene *s = scene(state);
+        pid_t pid = fork();
+        if (pid == 0) {
+                struct scene own = *s;
+                own.http = NULL;
+                http_new(NULL, &own.http, NULL);
+                _exit(-download(&own, "/slow/shown", s->good, NULL));
+        }
+        uint64_t deadline = now_ms() + 10000;
+        while (fs_size(s->part) < 100000 && now_ms() < deadline)
+                nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        static const struct progress_ops ops = {.update = on_update, .debug = on_debug};
+        watch = (struct watch){.progress.ops = &ops};
+        _cleanup_free_ char *url = url_of(server->good, "/slow/shown");
+        const struct http_download d = {.url = url,
+                                        .path = s->path,
+                                        .hash = s->good,
+                                        .progress = &watch.progress,
+                                        .phase = (struct progress_phase *)&watch};
+        assert_int_equal(http_download(s->http, &d, NULL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        assert_int_equal(watch.total, DATA_LEN);
+        assert_true(watch.last >= 100000 && watch.updates >= 2 && !watch.backwards);
+        assert_int_equal(requests("slow/shown"), 1);
+}
+
 int main(void) {
 #define scene_test(f) cmocka_unit_test_setup_teardown(f, scene_setup, scene_teardown)
         const struct CMUnitTest tests[] = {
@@ -409,6 +551,13 @@ int main(void) {
                         scene_test(two_programs_fetch_a_file_once),
                         scene_test(who_waits_takes_over_from_one_that_was_killed),
                         scene_test(an_interruption_ends_it_and_keeps_what_came),
+                        scene_test(a_server_in_trouble_is_given_time),
+                        scene_test(a_wrong_range_or_length_is_found_out),
+                        scene_test(a_file_that_never_stays_the_same_is_given_up),
+                        scene_test(an_encoding_that_nobody_asked_for_is_refused),
+                        scene_test(killed_at_thirty_moments_it_is_whole_in_the_end),
+                        scene_test(a_bit_that_flips_in_the_cache_is_found),
+                        scene_test(who_waits_shows_how_far_the_other_is),
                         scene_test(progress_counts_bytes_across_attempts),
         };
         return cmocka_run_group_tests_name("http_download", tests, https_group_setup, https_group_teardown);

@@ -49,17 +49,23 @@ static const struct progress_ops heard_ops = {
 /* Each test has its own folder on the server. */
 static char *release_folder;
 
+static char *mirror; /* what MIRROR_K3S says */
+
+static void set_mirror(const char *url) {
+        free(mirror);
+        mirror = xstrdup(url);
+}
+
 static void set_servers(bool reachable) {
-        if (reachable) {
-                _cleanup_free_ char *base =
-                                xasprintf("https://127.0.0.1:%u/static/%s", server->good, path_base(release_folder));
-                _cleanup_free_ char *channels = path_join(base, "channels");
-                setenv("K3S_VM_RELEASE_URL", base, 1);
-                setenv("K3S_VM_CHANNEL_URL", channels, 1);
-        } else {
-                setenv("K3S_VM_RELEASE_URL", "https://127.0.0.1:1/releases", 1);
-                setenv("K3S_VM_CHANNEL_URL", "https://127.0.0.1:1/channels", 1);
-        }
+        _cleanup_free_ char *base =
+                        xasprintf("https://127.0.0.1:%u/github/%s", server->good, path_base(release_folder));
+        set_mirror(reachable ? base : "https://127.0.0.1:1/releases");
+}
+
+/* From now on what the release server's redirects lead to cannot be reached. */
+static void take_releases_away(void) {
+        _cleanup_free_ char *path = path_join(release_folder, "away");
+        scratch_write(path, "");
 }
 
 static int setup(void **state) {
@@ -79,8 +85,7 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-        unsetenv("K3S_VM_RELEASE_URL");
-        unsetenv("K3S_VM_CHANNEL_URL");
+        set_mirror(NULL);
         free(release_folder);
         release_folder = NULL;
         return scratch_teardown(state);
@@ -121,13 +126,13 @@ static void serve_release(const char *version, const char *program, const char *
 }
 
 static int resolve(struct scratch *s, const char *wanted, struct payload_choice *ret, struct error *err) {
-        const struct config c = {.k3s_version = (char *)wanted, .k3s_images = (char *)""};
+        const struct config c = {.k3s_version = (char *)wanted, .k3s_images = (char *)"", .mirror_k3s = mirror};
         return payload_resolve(s->p, &c, &heard.progress, ret, err);
 }
 
 static int fetch(struct scratch *s, const struct payload_choice *choice, const char *images, struct payload *ret,
                  struct error *err) {
-        const struct config c = {.k3s_version = (char *)"stable", .k3s_images = (char *)images};
+        const struct config c = {.k3s_version = (char *)"stable", .k3s_images = (char *)images, .mirror_k3s = mirror};
         return payload_fetch(s->p, &c, choice, &heard.progress, ret, err);
 }
 
@@ -140,7 +145,7 @@ static void assert_holds(const char *path, const char *text) {
 
 static void words_and_exact_versions_need_no_network(void **state) {
         struct scratch *s = *state;
-        setenv("K3S_VM_CHANNEL_URL", "https://127.0.0.1:1/", 1);
+        set_mirror("https://127.0.0.1:1");
         _cleanup_payload_choice_ struct payload_choice a = {0}, b = {0}, c = {0};
         assert_int_equal(resolve(s, "none", &a, NULL), 0);
         assert_int_equal(a.kind, PAYLOAD_NONE);
@@ -222,7 +227,7 @@ static void a_channel_server_without_a_release_server_is_no_network(void **state
         struct scratch *s = *state;
         needs_server();
         serve_stable(VERSION);
-        setenv("K3S_VM_RELEASE_URL", "https://127.0.0.1:1/releases", 1);
+        take_releases_away();
         _cleanup_payload_choice_ struct payload_choice c = {0};
         assert_int_equal(resolve(s, "stable", &c, NULL), 0);
         assert_int_equal(c.kind, PAYLOAD_OFFLINE);
@@ -260,8 +265,8 @@ static void a_silent_channel_server_costs_five_seconds_at_most(void **state) {
                         break;
         }
         assert_int_equal(listen(fd, 4), 0);
-        _cleanup_free_ char *url = xasprintf("https://127.0.0.1:%u/", ntohs(a.sin_port));
-        setenv("K3S_VM_CHANNEL_URL", url, 1);
+        _cleanup_free_ char *url = xasprintf("https://127.0.0.1:%u", ntohs(a.sin_port));
+        set_mirror(url);
         uint64_t before = now_ms();
         _cleanup_payload_choice_ struct payload_choice c = {0};
         assert_int_equal(resolve(s, "stable", &c, NULL), 0);
@@ -301,7 +306,7 @@ static void a_release_becomes_an_image_and_is_kept(void **state) {
         assert_string_equal(again.image_path, p.image_path);
         set_servers(true);
         serve_stable(NEWER);
-        setenv("K3S_VM_RELEASE_URL", "https://127.0.0.1:1/releases", 1);
+        take_releases_away();
         assert_int_equal(resolve(s, "stable", &newer, NULL), 0);
         assert_string_equal(newer.version, VERSION);
         /* Another channel has nothing to fall back on. */
