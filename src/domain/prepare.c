@@ -264,14 +264,16 @@ static bool holds(const char *path, const struct buf *b) {
 
 /* The files QEMU hands to the guest. Keys and arguments may have changed; a file that would stay the same is left
  * alone, as its time tells whether a suspended guest has read it. */
-static int write_credentials(const struct lifecycle *l, struct error *err) {
+static int write_credentials(const struct lifecycle *l, const struct state *s, struct error *err) {
         const struct project *p = l->project;
         int r = fs_mkdir_p(p->credentials_dir, 0700, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *public_path = xasprintf("%s.pub", p->key_path);
         _cleanup_free_ char *config = NULL;
-        r = k3s_config(l->config->k3s_args, &config, err);
+        const char *k3s = str_eq(s->payload_name, "k3s") ? s->payload_version : NULL;
+        _cleanup_free_ char *args = xasprintf("%s %s", k3s_args_for(k3s), l->config->k3s_args);
+        r = k3s_config(args, &config, err);
         if (r < 0)
                 return r;
         const struct {
@@ -357,7 +359,7 @@ int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struc
         if (r == 0)
                 r = ensure_keys(l, err);
         if (r == 0)
-                r = write_credentials(l, err);
+                r = write_credentials(l, s, err);
         s->api_port = l->config->api_port;
         s->ssh_port = l->config->ssh_port;
         s->web_port = l->config->web_port;
