@@ -43,8 +43,8 @@ TOOLS := banner json yaml yaml_scalar yaml_locate digest tail archive archive_is
 DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
 	guest image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \
 	supervise_qemu supervise_suspend suspend suspend_disk suspend_files suspend_memory suspend_machine snapshot lifecycle_snapshot doze supervise_idle starter control clock agent clock_guest launch kube kube_call \
-	health kubeconfig manifest pod_env discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
-	container_image scaffold k3s_config prepare lifecycle standstill ready diagnose autostart
+	health kubeconfig manifest pod_env web_service discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
+	container_image scaffold k3s_config registries prepare lifecycle standstill ready diagnose autostart
 COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status \
 	cmd_reset cmd_destroy cmd_ssh cmd_exec cmd_cp cmd_apply cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl \
 	kubectl_guest cmd_env cmd_ports cmd_load cmd_init cmd_completion cmd_supervise cmd_set_clock cmd_autostart cmd_snapshot cmd_doze
