@@ -222,7 +222,7 @@ static int apply_text(const struct project *p, struct config *c, int key, const 
         case RULE_PORT:
                 return config_check_port(text, member(c, rule->offset), err);
         case RULE_FORWARDS: {
-                struct forward *forwards;
+                struct forward *forwards = NULL;
                 r = config_check_forwards(text, &forwards, &c->n_forwards, err);
                 if (r == 0) {
                         free(c->forwards);
