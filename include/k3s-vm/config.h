@@ -27,15 +27,19 @@ struct config {
         uint16_t api_port;        /* API_PORT */
         uint16_t ssh_port;        /* SSH_PORT */
         uint16_t web_port;        /* WEB_PORT: config, environment or PROJECT/.env */
-        uint16_t web_node_port;   /* WEB_NODE_PORT: the guest's side; default WEB_PORT if in 30000..32767, else 30080 */
+        uint16_t web_node_port;   /* WEB_NODE_PORT: the guest's side; default: that of the project's Service
+                                   * (web_service.h), WEB_PORT if in 30000..32767, 30080 */
         char *flavor;             /* FLAVOR: auto, nixos, debian, cloud, or a folder with guest.json (absolute) */
         char *k3s_version;        /* K3S_VERSION: stable, latest, a channel, vX.Y.Z+k3sN, offline, none, or the
                                    * absolute path of a k3s binary */
         char *k3s_args;           /* K3S_ARGS: more arguments for `k3s server`, words separated by blanks */
         char *k3s_images;         /* K3S_AIRGAP_IMAGES: absolute path of an image archive to side-load, "" none */
+        char *registry_mirrors;   /* REGISTRY_MIRRORS: "REGISTRY=URL ..." */
+        char *registry_ca;        /* REGISTRY_CA: absolute path of a certificate, "" none */
         char *accel;              /* ACCEL: auto, kvm, tcg */
         unsigned idle_minutes;    /* IDLE_SUSPEND; 0: never */
         char *warm_reset;         /* WARM_RESET: on, off */
+        char *auto_resume;        /* AUTO_RESUME: on, off */
         char *kubeconfig_path;    /* KUBECONFIG_PATH, relative to the project */
         char *web_env_path;       /* WEB_ENV_PATH, relative to the project */
         char *pod_api_server;     /* POD_API_SERVER: the API's address in the credentials that pods get */
@@ -56,7 +60,8 @@ DEFINE_FREEP(struct config, config_free)
 
 /* Reads and validates. A missing file gives the defaults, and so does an empty value. Errors are ERR_USAGE with
  * file, line and key ("PROJECT/.k3s-vm/config:3: VM_CPUS: ..."). The file is at most 1 MiB of text; a symlink is
- * followed. Paths in FLAVOR, K3S_VERSION and K3S_AIRGAP_IMAGES that are not absolute are below the project. */
+ * followed. Paths in FLAVOR, K3S_VERSION, K3S_AIRGAP_IMAGES and REGISTRY_CA that are not absolute are below the
+ * project. */
 int config_load(const struct project *p, struct config **ret, struct error *err);
 
 /* Checks "KEY=VALUE" pairs against everything config_load() checks, together with what the file holds (and the
@@ -78,5 +83,5 @@ struct config_key {
 const struct config_key *config_keys(size_t *ret_n);
 /* The value of @key as text; the caller frees; NULL for an unknown key. */
 char *config_value(const struct config *c, const char *key);
-/* Where a value comes from: "default", "config", "environment", ".env"; NULL for an unknown key. */
+/* Where a value comes from: "default", "config", "environment", ".env", "manifests"; NULL for an unknown key. */
 const char *config_source(const struct config *c, const char *key);

@@ -22,6 +22,8 @@ DEFINE_FREEP(struct discovery, discovery_free)
 int discovery_ask(struct discovery *d, const struct strv *api_versions, struct error *err);
 /* Asks for the preferred version of each API. */
 int discovery_ask_all(struct discovery *d, struct error *err);
+/* For tests: the API's answer about a version that is not known yet. */
+void discovery_keep(struct discovery *d, const char *api_version, const struct json *list);
 /* Forgets what it was told about the version: it may have more since. */
 void discovery_forget(struct discovery *d, const char *api_version);
 /* NULL: there is none. Belongs to @d, until that version is forgotten. */

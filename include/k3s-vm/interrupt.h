@@ -11,6 +11,8 @@
 
 /* Starts it; call once, before any thread. */
 int interrupt_begin(struct error *err);
+/* Ends it: signals do again what they did before, those that came meanwhile, too. */
+void interrupt_end(void);
 /* The descriptor to poll; never read from, so it stays readable. -1 before interrupt_begin(). */
 int interrupt_fd(void);
 bool interrupt_pending(void);

@@ -65,6 +65,8 @@ void nodes_clear(struct nodes *n);
 /* As `status --json` shows them; the caller frees. */
 struct json *nodes_to_json(const struct nodes *nodes);
 #define _cleanup_nodes_ _cleanup_(nodes_clear)
+/* For tests: the same from the API's answer. */
+int nodes_read(const struct json *list, struct nodes *ret, struct error *err);
 int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct error *err);
 
 /* One request and what came of it. */

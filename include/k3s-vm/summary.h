@@ -23,6 +23,8 @@ struct summary {
         char *kubeconfig;           /* path, NULL when there is none */
         bool api_asked;
         struct health api;
+        bool web_asked;           /* whether the project's page was fetched, which summary_gather() does not */
+        long web_status;          /* of HTTP; 0: nothing answered */
         int64_t certificate_end;  /* seconds since 1970; 0 unknown */
         int64_t disk_used;        /* bytes allocated on the host */
         uint64_t disk_free;       /* bytes free on the host's file system */

@@ -22,9 +22,13 @@ int restore_snapshot(struct context *ctx, const struct lifecycle *l, struct stat
                      struct error *err);
 /* Makes what is missing, starts, waits until Ready, prints. The caller holds the lock. */
 int up(struct context *ctx, unsigned timeout_ms, struct error *err);
-/* Applies the project's manifests if they changed since the last time, or the cluster is new. */
-int apply_if_due(struct context *ctx, struct manifests *m, unsigned timeout_ms, struct error *err);
-/* The VM as it is now, to stdout: as the end of a start, or as `status` has it; JSON with --json. */
-int print_summary(struct context *ctx, bool ready_text, struct error *err);
+/* Makes what is missing, starts, waits until Ready, and prints nothing. The caller holds the lock. */
+int start_vm(struct context *ctx, unsigned timeout_ms, struct state **ret, bool *ret_was_running, struct error *err);
+/* Applies the project's manifests if they changed since the last time, or the cluster is new; @ret_done: it had to. */
+int apply_if_due(struct context *ctx, const struct state *s, struct manifests *m, unsigned timeout_ms, bool *ret_done,
+                 struct error *err);
+/* The VM as it is now, to stdout: as the end of a start, or as `status` has it; JSON with --json. @web_timeout_ms: how
+ * long the project's page may take to be there. */
+int print_summary(struct context *ctx, bool ready_text, unsigned web_timeout_ms, struct error *err);
 /* "--timeout 30" in ms; 0 when it was not given. */
 int parse_timeout(const char *text, unsigned *ret_ms, struct error *err);

@@ -10,17 +10,31 @@
 /* One a process, as signals are. */
 static int signal_fd = -1;
 
-int interrupt_begin(struct error *err) {
-        if (signal_fd >= 0)
-                return 0;
+static sigset_t signals(void) {
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, SIGINT);
         sigaddset(&set, SIGTERM);
         sigaddset(&set, SIGHUP);
+        return set;
+}
+
+int interrupt_begin(struct error *err) {
+        if (signal_fd >= 0)
+                return 0;
+        const sigset_t set = signals();
         sigprocmask(SIG_BLOCK, &set, NULL);
         signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
         return signal_fd < 0 ? err_errno(err, errno, "cannot receive signals") : 0;
+}
+
+void interrupt_end(void) {
+        if (signal_fd < 0)
+                return;
+        const sigset_t set = signals();
+        closep_(&signal_fd);
+        signal_fd = -1;
+        sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
 int interrupt_fd(void) {

@@ -8,6 +8,7 @@
 #include <k3s-vm/ready.h>
 #include <k3s-vm/ui.h>
 #include <k3s-vm/up.h>
+#include <k3s-vm/web_service.h>
 
 struct output {
         const struct context *ctx;
@@ -77,7 +78,8 @@ static int read_kubeconfig(struct context *ctx, struct kubeconfig **ret, struct 
         return r;
 }
 
-int apply_if_due(struct context *ctx, struct manifests *m, unsigned timeout_ms, struct error *err) {
+int apply_if_due(struct context *ctx, const struct state *s, struct manifests *m, unsigned timeout_ms, bool *ret_done,
+                 struct error *err) {
         _cleanup_kubeconfig_ struct kubeconfig *kubeconfig = NULL;
         bool due = false;
         if (m->n == 0)
@@ -101,7 +103,8 @@ int apply_if_due(struct context *ctx, struct manifests *m, unsigned timeout_ms, 
         r = apply_run(&a, counts, err);
         _cleanup_free_ char *text = counts_text(counts);
         progress_end(ctx->progress, phase, r == 0, "the project's manifests: %s", text);
-        return r;
+        *ret_done = r == 0;
+        return r < 0 ? r : web_service_follow(ctx->project, ctx->config, s, kubeconfig, m, true, ctx->progress, err);
 }
 
 static int read_manifests(struct context *ctx, const struct strv *files, struct manifests *ret, struct error *err) {
@@ -176,6 +179,9 @@ static int run_apply(struct context *ctx, const struct arguments *args, struct e
                 n += counts[i];
         if (n > 0 || r == 0)
                 print_end(&output, counts);
+        if (r == 0 && !a.dry_run)
+                r = web_service_follow(ctx->project, ctx->config, s, kubeconfig, &manifests, a.whole_project,
+                                       ctx->progress, err);
         json_free(output.objects);
         return r;
 }

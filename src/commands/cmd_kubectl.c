@@ -16,6 +16,8 @@
 #include <k3s-vm/host.h>
 #include <k3s-vm/kubectl_guest.h>
 #include <k3s-vm/ready.h>
+#include <k3s-vm/suspend.h>
+#include <k3s-vm/up.h>
 
 /* "PID PATH" of the program that was exec'd last. A wrapper script on PATH may lead back here by exec, with the
  * PID unchanged: without this it would be found, and lead back here, for ever. */
@@ -56,10 +58,28 @@ static char *find_other(const char *name) {
         return found;
 }
 
+/* With AUTO_RESUME=on, a VM that is suspended goes on for the tool. */
+static int resume(struct context *ctx, struct error *err) {
+        _cleanup_error_ struct error none = ERROR_INIT;
+        _cleanup_state_ struct state *s = NULL;
+        _cleanup_close_ int lock = -1;
+        bool was_running = false;
+        if (!str_eq(ctx->config->auto_resume, "on") || !suspend_exists(ctx->project) ||
+            context_running(ctx, &s, &none) != -ESRCH)
+                return 0;
+        int r = lock_vm(ctx, "kubectl", &lock, err);
+        if (r == 0)
+                r = start_vm(ctx, 0, &s, &was_running, err);
+        interrupt_end(); /* the tool is interrupted itself */
+        return r;
+}
+
 /* Where the kubeconfig is; without one, why, and what makes one. Where it is not needed, it may be missing: the tool
  * then has none, and not that of the user. */
 static int find_kubeconfig(struct context *ctx, bool needed, char **ret, struct error *err) {
         int r = context_config(ctx, err);
+        if (r == 0 && needed)
+                r = resume(ctx, err);
         if (r < 0)
                 return r;
         _cleanup_free_ char *path = kubeconfig_path(ctx->project, ctx->config);

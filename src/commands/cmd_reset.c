@@ -19,7 +19,7 @@ static int reset_warm(struct context *ctx, unsigned timeout_ms, struct error *er
         }
         if (r == 0)
                 r = restore_snapshot(ctx, &l, s, SNAPSHOT_WARM, true, err);
-        return r < 0 ? r : print_summary(ctx, true, err);
+        return r < 0 ? r : print_summary(ctx, true, 0, err);
 }
 
 static int run_reset(struct context *ctx, const struct arguments *args, struct error *err) {

@@ -43,7 +43,7 @@ static int run_setup(struct context *ctx, const struct arguments *args, struct e
         const struct lifecycle l = {.project = ctx->project, .config = ctx->config, .progress = ctx->progress};
         if (r == 0)
                 r = lifecycle_prepare(&l, &s, err);
-        return r < 0 ? r : print_summary(ctx, false, err);
+        return r < 0 ? r : print_summary(ctx, false, 0, err);
 }
 
 const struct command cmd_setup = {

@@ -6,8 +6,12 @@
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/up.h>
 #include <k3s-vm/web_env.h>
+#include <k3s-vm/web_service.h>
 
-int print_summary(struct context *ctx, bool ready_text, struct error *err) {
+/* The rules of a Service that is new take some seconds to be in effect, without KVM. */
+#define WEB_TIMEOUT_MS 20000U
+
+int print_summary(struct context *ctx, bool ready_text, unsigned web_timeout_ms, struct error *err) {
         _cleanup_state_ struct state *s = NULL;
         int r = context_state(ctx, &s, err);
         if (r < 0)
@@ -15,6 +19,9 @@ int print_summary(struct context *ctx, bool ready_text, struct error *err) {
         _cleanup_summary_ struct summary summary = {0};
         /* Whether the cluster is Ready was found out just now, if it had to be. */
         summary_gather(ctx->project, ctx->config, s, ctx->json ? SUMMARY_WAIT : SUMMARY_QUICK, &summary);
+        summary.web_asked = summary.pid && s->payload_name && ready_text;
+        if (summary.web_asked)
+                summary.web_status = web_service_fetch(s->web_port, web_timeout_ms);
         if (ctx->json)
                 summary_print_json(&summary);
         else if (ready_text)
@@ -49,7 +56,7 @@ int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error 
         return r;
 }
 
-int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
+int start_vm(struct context *ctx, unsigned timeout_ms, struct state **ret, bool *ret_was_running, struct error *err) {
         const struct lifecycle l = {
                         .project = ctx->project,
                         .config = ctx->config,
@@ -61,12 +68,6 @@ int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
         if (r < 0)
                 return r;
         _cleanup_state_ struct state *s = NULL;
-        bool was_running = false;
-        /* What is wrong with them is said before anything takes its time. */
-        _cleanup_manifests_ struct manifests manifests = {0};
-        r = manifests_read_project(ctx->project, &manifests, err);
-        if (r < 0)
-                return r;
         r = state_load(ctx->project, &s, err);
         _cleanup_process_ struct process vm = PROCESS_INIT;
         bool runs = r == 0 && vm_find(ctx->project, s, &vm, NULL) == 0;
@@ -78,14 +79,27 @@ int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
                 if (r < 0)
                         return r;
         }
-        r = lifecycle_start(&l, s, &was_running, err);
+        r = lifecycle_start(&l, s, ret_was_running, err);
+        if (r == 0)
+                *ret = TAKE_PTR(s);
+        return r;
+}
+
+int up(struct context *ctx, unsigned timeout_ms, struct error *err) {
+        _cleanup_state_ struct state *s = NULL;
+        bool was_running = false, done = false;
+        /* What is wrong with them is said before anything takes its time. */
+        _cleanup_manifests_ struct manifests manifests = {0};
+        int r = manifests_read_project(ctx->project, &manifests, err);
+        if (r == 0)
+                r = start_vm(ctx, timeout_ms, &s, &was_running, err);
         if (r < 0)
                 return r;
         if (was_running)
                 progress_note(ctx->progress, "the VM is running already");
-        int applied = s->payload_name ? apply_if_due(ctx, &manifests, timeout_ms, err) : 0;
+        int applied = s->payload_name ? apply_if_due(ctx, s, &manifests, timeout_ms, &done, err) : 0;
         /* The VM is there even if the project's objects are not. */
-        r = print_summary(ctx, !was_running, applied < 0 ? NULL : err);
+        r = print_summary(ctx, !was_running || done, done ? WEB_TIMEOUT_MS : 0, applied < 0 ? NULL : err);
         return applied < 0 ? applied : r;
 }
 

@@ -33,7 +33,7 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
                 progress_warn(ctx->progress, "K3S_VERSION is set in the environment, too, and that one wins");
         config_free(TAKE_PTR(ctx->config));
         r = context_config(ctx, err);
-        return r < 0 ? r : print_summary(ctx, result == UPGRADE_DONE, err);
+        return r < 0 ? r : print_summary(ctx, result == UPGRADE_DONE, 0, err);
 }
 
 const struct command cmd_upgrade = {

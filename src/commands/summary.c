@@ -312,6 +312,8 @@ static struct json *summary_json(const struct summary *s) {
                 json_set(j, "nodes", nodes_to_json(&s->api.nodes));
                 json_set_number(j, "nodes_age_ms", (double)s->api.nodes_age_ms);
         }
+        if (s->web_asked)
+                json_set_number(j, "web_status", (double)s->web_status);
         if (s->certificate_end) {
                 _cleanup_free_ char *end = time_rfc3339((time_t)s->certificate_end);
                 json_set_string(j, "certificate_not_after", end);
@@ -338,7 +340,10 @@ void summary_print_ready(const struct summary *s) {
                 line("api", "https://127.0.0.1:%u", c->api_port);
         }
         line("ssh", "k3s-vm ssh   (port %u)", c->ssh_port);
-        line("web", "http://127.0.0.1:%u -> NodePort %u", c->web_port, c->web_node_port);
+        _cleanup_free_ char *answer = !s->web_asked   ? xstrdup("")
+                                      : s->web_status ? xasprintf(" (answers: HTTP %ld)", s->web_status)
+                                                      : xstrdup(" (nothing answers there yet)");
+        line("web", "http://127.0.0.1:%u -> NodePort %u%s", c->web_port, c->web_node_port, answer);
         print_nodes(s, ""); /* they were waited for */
         if (s->state->n_phases > 0) {
                 _cleanup_buf_ struct buf times = BUF_INIT(0);

@@ -10,6 +10,7 @@
 #include <k3s-vm/dotenv.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/state.h>
+#include <k3s-vm/web_service.h>
 
 #include "config_check.h"
 #include "config_file.h"
@@ -32,10 +33,13 @@ enum key_id {
         KEY_K3S_VERSION,
         KEY_K3S_ARGS,
         KEY_K3S_AIRGAP_IMAGES,
+        KEY_REGISTRY_MIRRORS,
+        KEY_REGISTRY_CA,
         KEY_ACCEL,
         KEY_DNS,
         KEY_WARM_RESET,
         KEY_IDLE_SUSPEND,
+        KEY_AUTO_RESUME,
         KEY_KUBECONFIG_PATH,
         KEY_WEB_ENV_PATH,
         KEY_POD_API_SERVER,
@@ -55,7 +59,7 @@ static const struct config_key keys[N_KEYS] = {
                 [KEY_SSH_PORT] = {"SSH_PORT", "2666", "port of the VM's SSH on 127.0.0.1", CONFIG_RESTART},
                 [KEY_WEB_PORT] = {"WEB_PORT", ".env, else 30080", "port of the web NodePort on 127.0.0.1",
                                   CONFIG_RESTART},
-                [KEY_WEB_NODE_PORT] = {"WEB_NODE_PORT", "WEB_PORT in 30000-32767, else 30080",
+                [KEY_WEB_NODE_PORT] = {"WEB_NODE_PORT", "of the Service, else 30080",
                                        "port in the VM that WEB_PORT leads to", CONFIG_RESTART},
                 [KEY_FORWARDS] = {"FORWARDS", "", "more ports, \"HERE:IN_THE_VM ...\"", CONFIG_RESTART},
                 [KEY_FLAVOR] = {"FLAVOR", "auto", "auto, nixos, debian, cloud, or a folder with guest.json",
@@ -66,6 +70,11 @@ static const struct config_key keys[N_KEYS] = {
                 [KEY_K3S_ARGS] = {"K3S_ARGS", "", "more arguments for k3s server", CONFIG_RESTART},
                 [KEY_K3S_AIRGAP_IMAGES] = {"K3S_AIRGAP_IMAGES", "", "path of an image archive to side-load",
                                            CONFIG_RESTART},
+                [KEY_REGISTRY_MIRRORS] = {"REGISTRY_MIRRORS", "",
+                                          "where images are pulled from, \"docker.io=https://MIRROR:PORT ...\"",
+                                          CONFIG_RESTART},
+                [KEY_REGISTRY_CA] = {"REGISTRY_CA", "", "path of the authority's certificate of those registries (PEM)",
+                                     CONFIG_RESTART},
                 [KEY_ACCEL] = {"ACCEL", "auto", "auto, kvm or tcg", CONFIG_RESTART},
                 [KEY_DNS] = {"DNS", "", "IPv4 address of the VM's resolver; empty: the host's", CONFIG_RESTART},
                 [KEY_WARM_RESET] = {"WARM_RESET", "on", "on: the first Ready state is kept for `reset --warm`; or off",
@@ -73,6 +82,7 @@ static const struct config_key keys[N_KEYS] = {
                 [KEY_IDLE_SUSPEND] = {"IDLE_SUSPEND", "0",
                                       "minutes without a connection after which the VM sleeps; 0: never",
                                       CONFIG_RESTART},
+                [KEY_AUTO_RESUME] = {"AUTO_RESUME", "off", "on: kubectl and k9s start a suspended VM", CONFIG_LIVE},
                 [KEY_KUBECONFIG_PATH] = {"KUBECONFIG_PATH", "web/.kube/config", "where the kubeconfig is written",
                                          CONFIG_RESTART},
                 [KEY_WEB_ENV_PATH] = {"WEB_ENV_PATH", "web/.env", "where KUBECONFIG is written for the web program",
@@ -113,10 +123,13 @@ static const struct rule rules[N_KEYS] = {
                 [KEY_K3S_VERSION] = TEXT(k3s_version, config_check_k3s_version),
                 [KEY_K3S_ARGS] = TEXT(k3s_args, config_check_words),
                 [KEY_K3S_AIRGAP_IMAGES] = TEXT(k3s_images, config_check_path),
+                [KEY_REGISTRY_MIRRORS] = TEXT(registry_mirrors, config_check_mirrors),
+                [KEY_REGISTRY_CA] = TEXT(registry_ca, config_check_path),
                 [KEY_ACCEL] = TEXT(accel, config_check_accel),
                 [KEY_DNS] = TEXT(dns, config_check_dns),
                 [KEY_WARM_RESET] = TEXT(warm_reset, config_check_switch),
                 [KEY_IDLE_SUSPEND] = NUMBER(idle_minutes, 0, 10080, "minutes"),
+                [KEY_AUTO_RESUME] = TEXT(auto_resume, config_check_switch),
                 [KEY_KUBECONFIG_PATH] = TEXT(kubeconfig_path, config_check_output_path),
                 [KEY_WEB_ENV_PATH] = TEXT(web_env_path, config_check_output_path),
                 [KEY_POD_API_SERVER] = TEXT(pod_api_server, config_check_https),
@@ -216,7 +229,7 @@ static int apply_text(const struct project *p, struct config *c, int key, const 
         case RULE_PORT:
                 return config_check_port(text, member(c, rule->offset), err);
         case RULE_FORWARDS: {
-                struct forward *forwards;
+                struct forward *forwards = NULL;
                 r = config_check_forwards(text, &forwards, &c->n_forwards, err);
                 if (r == 0) {
                         free(c->forwards);
@@ -369,9 +382,13 @@ static int build(const struct project *p, const struct config_file *f, const cha
         }
         if (r < 0)
                 return r;
-        if (!l.where[KEY_WEB_NODE_PORT])
-                c->web_node_port = c->web_port >= NODE_PORT_FIRST && c->web_port <= NODE_PORT_LAST ? c->web_port
-                                                                                                   : WEB_PORT_DEFAULT;
+        if (!l.where[KEY_WEB_NODE_PORT]) {
+                bool is_node_port = c->web_port >= NODE_PORT_FIRST && c->web_port <= NODE_PORT_LAST;
+                uint16_t kept = web_service_kept(p);
+                c->web_node_port = kept ? kept : is_node_port ? c->web_port : WEB_PORT_DEFAULT;
+                if (kept)
+                        c->sources[KEY_WEB_NODE_PORT] = "manifests";
+        }
         c->api_port_default = !l.where[KEY_API_PORT];
         c->ssh_port_default = !l.where[KEY_SSH_PORT];
         c->web_port_default = !l.where[KEY_WEB_PORT];

@@ -236,3 +236,21 @@ int config_check_dns(const struct project *p _unused_, const char *text, char **
         *ret = xstrdup(text);
         return 0;
 }
+
+int config_check_mirrors(const struct project *p _unused_, const char *text, char **ret, struct error *err) {
+        static const char chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]*/%~";
+        static const char *const schemes[] = {"=https://", "=http://"};
+        _cleanup_strv_ struct strv words = {0};
+        strv_split(&words, text, " \t");
+        for (size_t i = 0; i < words.len; i++) {
+                const char *word = words.items[i], *host = NULL;
+                size_t n = strspn(word, chars);
+                for (size_t j = 0; j < ELEMENTSOF(schemes); j++)
+                        if (str_starts(word + n, schemes[j]))
+                                host = word + n + strlen(schemes[j]);
+                if (n == 0 || memchr(word, '/', n) || !host || !*host || *host == '/' || host[strspn(host, chars)])
+                        return refuse(err, "must be like docker.io=https://mirror.example:5000", word);
+        }
+        *ret = xstrdup(text);
+        return 0;
+}

@@ -68,7 +68,7 @@ static bool has_verb(const struct json *resource, const char *verb) {
         return false;
 }
 
-static void keep(struct discovery *d, const char *api_version, const struct json *list) {
+void discovery_keep(struct discovery *d, const char *api_version, const struct json *list) {
         d->versions = xreallocarray(d->versions, d->n + 1, sizeof(*d->versions));
         struct version *v = &d->versions[d->n++];
         *v = (struct version){.api_version = xstrdup(api_version)};
@@ -114,7 +114,7 @@ int discovery_ask(struct discovery *d, const struct strv *api_versions, struct e
                         err_move(err, &c->error);
                         err_wrap(err, r, "cannot ask the API for the resources of %s", wanted.items[i]);
                 } else
-                        keep(d, wanted.items[i], c->answer);
+                        discovery_keep(d, wanted.items[i], c->answer);
         }
         kube_calls_free(calls, wanted.len);
         return r;

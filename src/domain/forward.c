@@ -14,7 +14,7 @@
 int forward_parse(const char *text, struct forward *ret, struct error *err) {
         if (strchr(text, ':') || strchr(text, '/'))
                 return config_check_forward(text, ret, err);
-        uint16_t port;
+        uint16_t port = 0;
         int r = config_check_port(text, &port, err);
         if (r == 0)
                 *ret = (struct forward){.host_port = port, .guest_port = port};

@@ -114,6 +114,17 @@ static void read_node(const struct json *item, struct node_status *ret) {
                                             : "the kubelet has not reported yet");
 }
 
+int nodes_read(const struct json *list, struct nodes *ret, struct error *err) {
+        const struct json *items = json_get(list, "items");
+        if (!json_is_array(items))
+                return err_set(err, ERR_FAILED, EPROTO, "the API's list of nodes has no items");
+        struct nodes nodes = {.items = xcalloc(json_len(items), sizeof(struct node_status))};
+        for (const struct json *item = json_first(items); item; item = json_next(item))
+                read_node(item, &nodes.items[nodes.n++]);
+        *ret = nodes;
+        return 0;
+}
+
 int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct error *err) {
         _cleanup_buf_ struct buf body = BUF_INIT(NODES_MAX_BYTES);
         int r = kube_get(k, "/api/v1/nodes", timeout_ms, &body, err);
@@ -123,12 +134,5 @@ int kube_nodes(struct kube *k, unsigned timeout_ms, struct nodes *ret, struct er
         r = json_parse(buf_str(&body), body.len, &list, err);
         if (r < 0)
                 return err_wrap(err, r, "cannot read the list of nodes");
-        struct json *items = json_get(list, "items");
-        if (!json_is_array(items))
-                return err_set(err, ERR_FAILED, EPROTO, "the API's list of nodes has no items");
-        struct nodes nodes = {.items = xcalloc(json_len(items), sizeof(struct node_status))};
-        for (struct json *item = json_first(items); item; item = json_next(item))
-                read_node(item, &nodes.items[nodes.n++]);
-        *ret = nodes;
-        return 0;
+        return nodes_read(list, ret, err);
 }

@@ -12,6 +12,7 @@
 #include <k3s-vm/ports.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/ready.h>
+#include <k3s-vm/registries.h>
 #include <k3s-vm/snapshot.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/suspend.h>
@@ -153,12 +154,16 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
         _cleanup_strv_ struct strv parts = {0};
         strv_split(&parts, s->uuid, "-");
         _cleanup_free_ char *machine_id = strv_join(&parts, "");
-        static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config"};
+        static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config",
+                                            REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
         _cleanup_strv_ struct strv paths = {0};
         struct qemu_credential credentials[ELEMENTSOF(names)];
+        size_t n_credentials = 0;
         for (size_t i = 0; i < ELEMENTSOF(names); i++) {
                 strv_push_take(&paths, path_join(p->credentials_dir, names[i]));
-                credentials[i] = (struct qemu_credential){.name = names[i], .path = paths.items[i]};
+                if (fs_exists(paths.items[i]))
+                        credentials[n_credentials++] =
+                                        (struct qemu_credential){.name = names[i], .path = paths.items[i]};
         }
         const struct qemu_spec spec = {
                         .project = p,
@@ -172,7 +177,7 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
                         .machine_id = machine_id,
                         .kvm = kvm,
                         .credentials = credentials,
-                        .n_credentials = ELEMENTSOF(credentials),
+                        .n_credentials = n_credentials,
         };
         _cleanup_strv_ struct strv argv = {0};
         qemu_argv(&spec, &argv);

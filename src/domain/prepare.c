@@ -15,10 +15,13 @@
 #include <k3s-vm/lifecycle.h>
 #include <k3s-vm/payload.h>
 #include <k3s-vm/qemu.h>
+#include <k3s-vm/registries.h>
 #include <k3s-vm/remote.h>
 #include <k3s-vm/suspend.h>
 
 #include "lifecycle_internal.h"
+
+#define PRIVATE_REGISTRY "private-registry: "
 
 static const struct image_builder debian_guest = {
                 .name = "guest",
@@ -270,27 +273,38 @@ static int write_credentials(const struct lifecycle *l, const struct state *s, s
         if (r < 0)
                 return r;
         _cleanup_free_ char *public_path = xasprintf("%s.pub", p->key_path);
-        _cleanup_free_ char *config = NULL;
         const char *k3s = str_eq(s->payload_name, "k3s") ? s->payload_version : NULL;
-        _cleanup_free_ char *args = xasprintf("%s %s", k3s_args_for(k3s), l->config->k3s_args);
-        r = k3s_config(args, &config, err);
+        _cleanup_free_ char *words = xasprintf("%s %s", k3s_args_for(k3s), l->config->k3s_args);
+        _cleanup_free_ char *arguments = NULL, *registries = NULL, *ca = NULL;
+        r = k3s_config(words, &arguments, err);
+        if (r == 0)
+                r = registries_make(l->config, GUEST_CREDENTIALS REGISTRIES_CA_CREDENTIAL, &registries, &ca, err);
         if (r < 0)
                 return r;
+        _cleanup_free_ char *config =
+                        xasprintf("%s%s", arguments,
+                                  registries && !strstr(arguments, PRIVATE_REGISTRY)
+                                                  ? PRIVATE_REGISTRY GUEST_CREDENTIALS REGISTRIES_CREDENTIAL "\n"
+                                                  : ""); /* an option of the user's own wins */
         const struct {
                 const char *name, *source, *text;
         } files[] = {
                         {"ssh.authorized_keys.root", public_path, NULL},
                         {"ssh.host_key", p->host_key_path, NULL},
                         {"k3s.config", NULL, config},
+                        {REGISTRIES_CREDENTIAL, NULL, registries},
+                        {REGISTRIES_CA_CREDENTIAL, NULL, ca},
         };
         for (size_t i = 0; i < ELEMENTSOF(files); i++) {
                 _cleanup_buf_ struct buf b = BUF_INIT(0);
                 _cleanup_free_ char *path = path_join(p->credentials_dir, files[i].name);
                 if (files[i].source)
                         r = fs_read(files[i].source, 64U << 10, &b, err);
-                else
+                else if (files[i].text)
                         buf_puts(&b, files[i].text);
-                if (r == 0 && !holds(path, &b))
+                else
+                        r = fs_unlink(path, err);
+                if (r == 0 && b.len > 0 && !holds(path, &b))
                         r = fs_write_atomic(path, b.data, b.len, 0600, err);
                 if (r < 0)
                         return r;
@@ -328,8 +342,10 @@ static int check_config(const struct lifecycle *l, const struct state *s, struct
                 r = config_check_disk(l->project, c, s->disk_gib, err);
         if (r == 0 && !guest_is_there(s))
                 r = check_flavor(l, err);
-        _cleanup_free_ char *arguments = NULL;
-        return r < 0 ? r : k3s_config(c->k3s_args, &arguments, err);
+        _cleanup_free_ char *arguments = NULL, *registries = NULL, *ca = NULL;
+        if (r == 0)
+                r = k3s_config(c->k3s_args, &arguments, err);
+        return r < 0 ? r : registries_make(c, "", &registries, &ca, err);
 }
 
 int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struct error *err) {

@@ -95,7 +95,7 @@ static const char *topic(const char *line) {
                       {"-initrd ", "the guest's kernel"},
                       {"-append ", "the guest's name or name server"},
                       {"-blockdev ", "a read-only disk of the guest"},
-                      {"-fw_cfg ", "K3S_ARGS or a key"},
+                      {"-fw_cfg ", "K3S_ARGS, REGISTRY_MIRRORS or a key"},
                       {"processor ", "the host's processor"}};
         for (size_t i = 0; i < ELEMENTSOF(topics); i++)
                 if (str_starts(line, topics[i].start))

@@ -117,7 +117,7 @@ static int find_alias(struct reader *r, const yaml_event_t *event, size_t depth,
 
 static int decode_binary(struct reader *r, const char *text, yaml_mark_t mark, struct json **ret) {
         _cleanup_free_ char *data = NULL;
-        size_t len;
+        size_t len = 0;
         if (base64_decode(text, &data, &len, NULL) < 0)
                 return fail_at(r, mark, "!!binary is not valid base64");
         if (strlen(data) != len || !yaml_is_utf8(data, len))

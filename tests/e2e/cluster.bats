@@ -20,9 +20,20 @@ setup_file() {
   else
     export K3S_VERSION=offline
   fi
+  # A registry on this host, for pods that pull from it.
+  REGISTRY=$BATS_FILE_TMPDIR/registry
+  export REGISTRY
+  mkdir "$REGISTRY"
+  mkfifo "$REGISTRY/stdin"
+  python3 "$ROOT/tests/lib/registry.py" "$REGISTRY" 0<>"$REGISTRY/stdin" >"$REGISTRY/port" 3>&- &
+  echo $! >"$REGISTRY/pid"
+  until_ok 60 test -s "$REGISTRY/port"
+  REGISTRY_MIRRORS="shop.test=https://10.0.2.2:$(cat "$REGISTRY/port")"
+  export REGISTRY_MIRRORS REGISTRY_CA=$REGISTRY/ca.pem
 }
 
 teardown_file() {
+  kill "$(cat "$REGISTRY/pid")" || true
   "$K3S_VM" destroy --yes --all >/dev/null 2>&1 || true
 }
 
@@ -44,6 +55,19 @@ until_ok() {
   done
 }
 
+# static_program FILE: says "loaded" and waits.
+static_program() {
+  "${CC:-cc}" -static -O1 -o "$1" -x c - <<'END'
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+        puts("loaded");
+        fflush(stdout);
+        return pause();
+}
+END
+}
+
 nodes_are_told() {
   [ "$("$K3S_VM" --json status | jq -r '.nodes[0].ready')" = true ]
 }
@@ -56,12 +80,17 @@ web_page_is_there() {
   web_page >/dev/null 2>&1
 }
 
-@test "one command in an empty project ends with a Ready cluster" {
+@test "one command in a project that init prepared ends with a Ready cluster and its page" {
+  "$K3S_VM" init
+  # A NodePort that nobody forwards, to be found.
+  sed -i 's/"nodePort": 30080/"nodePort": 31180/' .k3s-vm/manifests/base.json
   run --separate-stderr "$K3S_VM"
   echo "$output" "$stderr" >&2
   [ "$status" -eq 0 ]
   [[ "$output" == *"is Ready"* ]]
   [[ "$output" == *"$PROJECT/web/.kube/config"* ]]
+  [[ "$output" == *"http://127.0.0.1:$WEB_PORT -> NodePort 31180 (answers: HTTP 200)"* ]]
+  web_page
   echo "# times: $(jq -c .last_start_ms <<<"$("$K3S_VM" --json status)")" >&3
 }
 
@@ -93,21 +122,13 @@ web_page_is_there() {
   fi
 }
 
-@test "a Deployment with a NodePort answers through the host's web port" {
-  kubectl apply -f "$BATS_TEST_DIRNAME/web.json"
-  kubectl rollout status deployment/web --timeout=300s
-  until_ok 180 web_page_is_there
-  web_page
-}
-
 # The usual kinds of objects, as a project has them.
 shapes() {
-  mkdir -p .k3s-vm/manifests
   if [ "$K3S_VERSION" = offline ]; then
     cat "$BATS_TEST_DIRNAME/shapes.yaml"
   else
     # Kubernetes 1.25 and later no longer have the beta.
-    sed 's,batch/v1beta1,batch/v1,' "$BATS_TEST_DIRNAME/shapes.yaml"
+    sed 's,/v1beta1,/v1,' "$BATS_TEST_DIRNAME/shapes.yaml"
   fi >.k3s-vm/manifests/shapes.yaml
 }
 
@@ -116,12 +137,13 @@ shapes() {
   run --separate-stderr "$K3S_VM" apply
   echo "$output" "$stderr" >&2
   [ "$status" -eq 0 ]
-  [[ $output == *'18 created' ]]
+  [[ $output == *'20 created, 3 unchanged' ]]
+  [[ $stderr == *'NodePort 30079 of service/front is not forwarded: k3s-vm ports add 30079'* ]]
   [ "$(kubectl get deployment front -n guest -o 'jsonpath={.status.availableReplicas}')" = 2 ]
   [ "$(kubectl get statefulset db -n guest -o 'jsonpath={.status.readyReplicas}')" = 1 ]
   versions=$(kubectl get configmaps,services,roles,crontabs -n guest -o 'jsonpath={.items[*].metadata.resourceVersion}')
   run -0 --separate-stderr "$K3S_VM" apply
-  [[ $output == *'18 unchanged' ]]
+  [[ $output == *'23 unchanged' ]]
   [ "$(kubectl get configmaps,services,roles,crontabs -n guest -o 'jsonpath={.items[*].metadata.resourceVersion}')" = "$versions" ]
   run kubectl diff --server-side --field-manager=k3s-vm -f .k3s-vm/manifests/shapes.yaml
   # The label is the program's, and all that differs.
@@ -151,7 +173,75 @@ END
   run -1 --separate-stderr "$K3S_VM" apply -f "$BATS_TEST_TMPDIR/broken.yaml"
   [[ $stderr == *'ErrImageNeverPull'*'k3s-vm load'* ]]
   kubectl delete deployment broken
-  rm -r .k3s-vm/manifests
+  rm .k3s-vm/manifests/shapes.yaml
+}
+
+@test "300 ConfigMaps are created, left alone the second time, changed, and pruned" {
+  many() {
+    jq -n --arg value "$1" '{apiVersion: "v1", kind: "List", items: [range(300) | {apiVersion: "v1", kind: "ConfigMap",
+      metadata: {name: "many-\(.)"}, data: {key: (if . < 10 then $value else "same" end)}}]}' >.k3s-vm/manifests/many.json
+  }
+  versions() { kubectl get configmaps -l k3s-vm/applied-from -o 'jsonpath={.items[*].metadata.resourceVersion}'; }
+  many one
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $output == *'300 created, 3 unchanged' ]]
+  before=$(versions)
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $output == *'303 unchanged' ]]
+  [ "$(versions)" = "$before" ]
+  many two
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $output == *'10 configured, 293 unchanged' ]]
+  rm .k3s-vm/manifests/many.json
+  run -0 --separate-stderr "$K3S_VM" apply --prune
+  # And the Namespace that was left of the shapes.
+  [[ $output == *'3 unchanged, 301 pruned' ]]
+  [ -z "$(versions)" ]
+}
+
+@test "what the API refuses is said for each object, with its line and field" {
+  annotation=$(head -c 2000000 /dev/zero | tr '\0' x)
+  cat >"$BATS_TEST_TMPDIR/bad.yaml" <<END
+{apiVersion: shop.test/v1, kind: Nothing, metadata: {name: kind}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: nowhere, namespace: nowhere}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: field}
+spec:
+  port: [{port: 80}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, annotations: {k3s-vm/env: "off"}}
+spec:
+  selector: {matchLabels: {app: other}}
+  template:
+    metadata: {labels: {app: other}}
+    spec: {containers: [{name: web, image: "localhost/k3s-vm/web:1"}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: large, annotations: {large: $annotation}}
+END
+  run -1 --separate-stderr timeout 120 "$K3S_VM" apply -f "$BATS_TEST_TMPDIR/bad.yaml"
+  echo "$stderr" >&2
+  [[ $output == *'5 failed' ]]
+  [ "${#stderr}" -lt 4000 ]
+  [[ $stderr == *'bad.yaml:1 (document 1): nothing.shop.test/kind: the cluster has no Nothing'* ]]
+  [[ $stderr == *'bad.yaml:3 (document 2): configmap/nowhere: namespaces "nowhere" not found'* ]]
+  [[ $stderr == *'bad.yaml:9 (document 3): service/field: '*'spec.port'* ]]
+  [[ $stderr == *'bad.yaml:15 (document 4): deployment.apps/web: '*'field is immutable'* ]]
+  [[ $stderr == *'(document 5): configmap/large: '*'annotations'* ]]
+}
+
+@test "a pod pulls its image from a mirror with an authority of its own" {
+  static_program "$REGISTRY/program"
+  kubectl run pulled --image=shop.test/worker:1 --restart=Never
+  until_ok 180 bash -c "'$K3S_VM' kubectl logs pulled | grep -qx loaded"
+  grep -q 'worker/manifests/1?ns=shop.test' "$REGISTRY/log"
+  kubectl delete pod pulled --grace-period=0 --force
 }
 
 @test "ssh, exec and cp reach the guest" {
@@ -188,6 +278,15 @@ END
   [ "$output" = web ]
   run env PATH="$BATS_TEST_TMPDIR/bin" "$(dirname "$K3S_VM")/kubectl" get deployment no-such-thing
   [ "$status" -eq 1 ]
+  guests() { env PATH="$BATS_TEST_TMPDIR/bin" "$(dirname "$K3S_VM")/kubectl" "$@"; }
+  # Files, standard input, what runs in a pod with its status, and a terminal.
+  printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: from-file}\n' >"$BATS_TEST_TMPDIR/a.yaml"
+  [ "$(guests apply -f "$BATS_TEST_TMPDIR/a.yaml")" = 'configmap/from-file created' ]
+  [ "$(guests delete -f - <"$BATS_TEST_TMPDIR/a.yaml")" = 'configmap "from-file" deleted' ]
+  [ "$(guests exec -i deployment/web -- sh -c 'cat; exit 0' <<<'a  b')" = 'a  b' ]
+  run -9 guests exec deployment/web -- sh -c 'exit 9'
+  run -9 script -qec "env PATH='$BATS_TEST_TMPDIR/bin' '$(dirname "$K3S_VM")/kubectl' exec -it deployment/web -- sh -c 'test -t 0 && echo a terminal; exit 9'" /dev/null
+  [[ $output == *"a terminal"* ]]
 }
 
 @test "the second command says that it runs already" {
@@ -215,7 +314,6 @@ END
 in_app() { kubectl exec deployment/app -- sh -c "$1"; }
 
 @test "the variables of web/.env reach the containers of Deployments, and a change of one rolls them" {
-  mkdir -p .k3s-vm/manifests
   cat >.k3s-vm/manifests/app.yaml <<END
 apiVersion: apps/v1
 kind: Deployment
@@ -228,6 +326,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: main, image: "localhost/k3s-vm/web:1", imagePullPolicy: Never, env: [{name: OWN, value: mine}]}]
 END
+  mv .k3s-vm/manifests/base.json "$BATS_TEST_TMPDIR"
   printf '%s\n' 'SECRET_WORD="xyzzy $1"' OWN=theirs >>web/.env
   run -0 --separate-stderr "$K3S_VM" apply
   [[ $output == *'2 created' ]]
@@ -242,23 +341,14 @@ END
   # The value is nowhere but in that file and in the cluster.
   ! grep -rqE 'xyzzy|plugh' .k3s-vm --include='*.log' --include='*.json' --include='*.jsonl' || false
   rm .k3s-vm/manifests/app.yaml
+  mv "$BATS_TEST_TMPDIR/base.json" .k3s-vm/manifests
+  sed -i '/^SECRET_WORD=/d; /^OWN=/d' web/.env
   "$K3S_VM" apply --prune
   run -1 kubectl get secret k3s-vm-env-app
-  rmdir .k3s-vm/manifests
-  sed -i '/^SECRET_WORD=/d; /^OWN=/d' web/.env
 }
 
 @test "an image from a file runs in a pod, and a second load leaves it out" {
-  cat >"$BATS_TEST_TMPDIR/main.c" <<'END'
-#include <stdio.h>
-#include <unistd.h>
-int main(void) {
-        puts("loaded");
-        fflush(stdout);
-        return pause();
-}
-END
-  "${CC:-cc}" -static -O1 -o "$BATS_TEST_TMPDIR/main" "$BATS_TEST_TMPDIR/main.c"
+  static_program "$BATS_TEST_TMPDIR/main"
   "$ROOT/tests/lib/image.py" shop/worker:1 "$BATS_TEST_TMPDIR/main" "$BATS_TEST_TMPDIR/worker.tar"
   gzip "$BATS_TEST_TMPDIR/worker.tar"
   "$K3S_VM" load "$BATS_TEST_TMPDIR/worker.tar.gz"
@@ -335,6 +425,7 @@ pods() { kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.sta
 
 @test "reset gives a new cluster and keeps the configuration" {
   "$K3S_VM" configure VM_CPUS=2
+  rm .k3s-vm/manifests/base.json
   before=$("$K3S_VM" --json status | jq -r .uuid)
   "$K3S_VM" reset --yes
   [ "$("$K3S_VM" --json status | jq -r .uuid)" != "$before" ]
@@ -352,7 +443,7 @@ pods() { kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.sta
   echo "$output"
   for file in $output; do
     case ${file#"$PROJECT"/} in
-      .k3s-vm/config | .k3s-vm/.gitignore | .k3s-vm/lock) ;;
+      .k3s-vm/config | .k3s-vm/.gitignore | .k3s-vm/lock | .gitignore) ;;
       *) return 1 ;;
     esac
   done

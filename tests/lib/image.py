@@ -43,4 +43,5 @@ def main():
         member(tar, "manifest.json", json.dumps(manifest).encode())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -102,6 +102,24 @@ static void what_bash_would_execute_or_expand_is_an_error_with_its_line(void **s
         assert_text_fails(s, "export\n", ":1: expected KEY=VALUE");
 }
 
+static void the_page_is_where_it_was_found_unless_a_number_says_where(void **state) {
+        struct scratch *s = *state;
+        _cleanup_free_ char *kept = path_join(s->p->vm_dir, "web-node-port");
+        scratch_write(kept, "31234");
+        set_text(s, "WEB_PORT=30090\n");
+        _cleanup_config_ struct config *c = NULL, *by_number = NULL, *damaged = NULL;
+        assert_int_equal(config_load(s->p, &c, NULL), 0);
+        assert_int_equal(c->web_node_port, 31234);
+        assert_string_equal(config_source(c, "WEB_NODE_PORT"), "manifests");
+        set_text(s, "WEB_PORT=30090\nWEB_NODE_PORT=30091\n");
+        assert_int_equal(config_load(s->p, &by_number, NULL), 0);
+        assert_int_equal(by_number->web_node_port, 30091);
+        scratch_write(kept, "a port");
+        set_text(s, "WEB_PORT=30090\n");
+        assert_int_equal(config_load(s->p, &damaged, NULL), 0);
+        assert_int_equal(damaged->web_node_port, 30090);
+}
+
 static void values_out_of_range_name_file_line_and_key(void **state) {
         struct scratch *s = *state;
         assert_text_fails(s, "\nVM_CPUS=0\n", ":2: VM_CPUS: must be a whole number from 1 to 256, not \"0\"");
@@ -136,6 +154,12 @@ static void values_out_of_range_name_file_line_and_key(void **state) {
         }
         assert_text_fails(s, "MIRROR_IMAGES=http://mirror.example\n", ":1: MIRROR_IMAGES: must be like https://");
         assert_text_fails(s, "DNS=localhost\n", ":1: DNS: must be an IPv4 address");
+        assert_text_fails(s, "REGISTRY_MIRRORS=docker.io\n", ":1: REGISTRY_MIRRORS: must be like docker.io=https://");
+        assert_text_fails(s, "REGISTRY_MIRRORS='docker.io=ftp://a'\n", ":1: REGISTRY_MIRRORS: must be like");
+        assert_text_fails(s, "REGISTRY_MIRRORS='docker.io=https://'\n", ":1: REGISTRY_MIRRORS: must be like");
+        assert_text_fails(s, "REGISTRY_MIRRORS='a/b=https://c'\n", ":1: REGISTRY_MIRRORS: must be like");
+        assert_text_fails(s, "REGISTRY_MIRRORS='a=https://c\"'\n", ":1: REGISTRY_MIRRORS: must be like");
+        assert_text_fails(s, "AUTO_RESUME=yes\n", ":1: AUTO_RESUME: must be on or off");
         assert_text_fails(s, "FORWARDS=8080\n", ":1: FORWARDS: must be like");
         assert_text_fails(s, "FORWARDS=0.0.0.0:8080:80\n", ":1: FORWARDS: must be like");
         assert_text_fails(s, "FORWARDS=8080:80/udp\n", ":1: FORWARDS: must be like");
@@ -477,6 +501,7 @@ int main(void) {
                         scratch_test(a_missing_file_gives_the_defaults),
                         scratch_test(every_way_bash_quotes_without_expanding_is_read),
                         scratch_test(what_bash_would_execute_or_expand_is_an_error_with_its_line),
+                        scratch_test(the_page_is_where_it_was_found_unless_a_number_says_where),
                         scratch_test(values_out_of_range_name_file_line_and_key),
                         scratch_test(a_name_of_63_characters_is_the_longest),
                         scratch_test(a_port_used_twice_is_an_error),

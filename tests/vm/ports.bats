@@ -7,7 +7,10 @@ load ../lib/vm
 
 setup_file() { tiny_guest; }
 setup() { vm_project; }
-teardown() { vm_teardown; }
+teardown() {
+  end_fake_api
+  vm_teardown
+}
 
 # serve: a page on port 8000 of the guest.
 serve() {
@@ -77,4 +80,40 @@ s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); time.s
   [ "$status" -eq 5 ]
   [[ "$output" == *"PID $holder"* ]]
   [ "$("$K3S_VM" ports | wc -l)" -eq 3 ]
+}
+
+# node_port NAME PORT [ANNOTATION]: a Service.
+node_port() {
+  printf -- '---\napiVersion: v1\nkind: Service\nmetadata: {name: %s, annotations: {%s}}\n' "$1" "${3:-}"
+  printf 'spec: {type: NodePort, ports: [{port: 80, nodePort: %s}]}\n' "$2"
+}
+
+@test "WEB_PORT leads to the NodePort of the project's Service, and another one is offered" {
+  SCRATCH=$BATS_TEST_TMPDIR
+  "$K3S_VM"
+  serve
+  run ! fetch "$WEB_PORT"
+  # The Services are in a cluster of their own; what they lead to is in the VM.
+  fake_api
+  mkdir -p .k3s-vm/manifests
+  node_port shop 8000 >.k3s-vm/manifests/base.json
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $stderr == *"127.0.0.1:$WEB_PORT leads to NodePort 8000 of service/shop now"* ]]
+  [ "$(fetch "$WEB_PORT")" = "hello from the guest" ]
+  [ "$("$K3S_VM" configure WEB_NODE_PORT)" = 8000 ]
+  # It says nothing of what is so already, and a VM that is started has it at once.
+  run -0 --separate-stderr "$K3S_VM" apply
+  [ -z "$stderr" ]
+  "$K3S_VM" stop
+  "$K3S_VM" start
+  [ "$(fetch "$WEB_PORT")" = "hello from the guest" ]
+
+  node_port other 8001 "k3s-vm/web: 'true'" >.k3s-vm/manifests/other.yaml
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $stderr == *"leads to NodePort 8001 of service/other now"* ]]
+  [[ $stderr == *"NodePort 8000 of service/shop is not forwarded: k3s-vm ports add 8000"* ]]
+  # A number of the user's is not looked for; files of -f are not the project's.
+  "$K3S_VM" configure WEB_NODE_PORT=8000
+  run -0 --separate-stderr "$K3S_VM" apply
+  [[ $stderr != *"leads to"* ]]
 }

@@ -285,6 +285,21 @@ END
     [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" = "$boot" ]'
 }
 
+@test "kubectl resumes a suspended VM with AUTO_RESUME, and says how without" {
+  mkdir -p "$BATS_TEST_TMPDIR/bin" web/.kube
+  printf '#!/bin/sh\nkill -TERM $$\n' >"$BATS_TEST_TMPDIR/bin/kubectl"
+  chmod +x "$BATS_TEST_TMPDIR/bin/kubectl"
+  PATH=$BATS_TEST_TMPDIR/bin:$PATH
+  suspended_vm
+  : >web/.kube/config
+  run -4 --separate-stderr "$K3S_VM" kubectl get pods
+  [[ $stderr == *"k3s-vm start"* ]]
+  # Signals reach kubectl as if it had been started alone.
+  run -143 --separate-stderr env AUTO_RESUME=on "$K3S_VM" kubectl get pods
+  [ -z "$output" ]
+  [ "$(boot_id)" = "$boot" ]
+}
+
 @test "stop and start, their supervisor and QEMU killed at random moments: it comes back with its disk" {
   RANDOM=${K3S_VM_TEST_SEED:=$RANDOM}
   echo "K3S_VM_TEST_SEED=$K3S_VM_TEST_SEED repeats these moments"

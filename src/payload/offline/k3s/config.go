@@ -41,6 +41,7 @@ type config struct {
 	nodeTaints  []string
 	disable     map[string]bool
 	mode        os.FileMode         // of k3s.yaml
+	registries  string              // a file like K3s' registries.yaml
 	extra       map[string][]string // component -> further flags
 }
 
@@ -231,6 +232,8 @@ func interpret(settings map[string][]string) (*config, error) {
 			c.token = strings.TrimSpace(string(data))
 		case key == "server":
 			c.server = last
+		case key == "private-registry":
+			c.registries = last
 		case key == "tls-san":
 			c.tlsSAN = values
 		case key == "node-label":

@@ -130,8 +130,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   BinaryName = %q
   SystemdCgroup = false
-`, agentFolder+"/containerd", runFolder+"/containerd", containerdSocket, agentFolder+"/containerd/opt",
-		pauseImage, program("cni"), n.etc("cni", "net.d"), program("runc"))
+%s`, agentFolder+"/containerd", runFolder+"/containerd", containerdSocket, agentFolder+"/containerd/opt",
+		pauseImage, program("cni"), n.etc("cni", "net.d"), program("runc"), registriesConfig(n.config.registries))
 }
 
 // cniConfig is a bridge with the node's own range. Addresses are handed out from a folder in /run: a machine
