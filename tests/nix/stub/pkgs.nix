@@ -119,7 +119,7 @@ let
     xz = links "xz" [ "xz" ] [ ];
     pkg-config = links "pkg-config" [ "pkg-config" ] [ ];
     qemu_kvm = links "qemu" [ "qemu-system-x86_64" "qemu-img" ] [ ];
-    openssh = links "openssh" [ "ssh" "ssh-keygen" "sshd" ] [ ];
+    openssh = links "openssh" [ "ssh" "ssh-keygen" ] [ ];
     curl = links "curl" [ ] [ "libcurl.so.4" ];
     libssh = links "libssh" [ ] [ "libssh.so.4" ];
     libarchive = links "libarchive" [ ] [ "libarchive.so.13" ];

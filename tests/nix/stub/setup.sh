@@ -1,5 +1,5 @@
 # The builder of every derivation of the stub: stdenv's phases as far as they are used here, with the host's own tools.
-# shellcheck shell=bash disable=SC1091,SC2154,SC2086
+# shellcheck shell=bash disable=SC1091,SC2154,SC2086,SC2068
 set -eu
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/homeless-shelter
 if [ -e .attrs.sh ]; then
