@@ -20,7 +20,6 @@
       forAllSystems = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
       systemOf = pkgs: pkgs.stdenv.hostPlatform.system;
       package = pkgs: self.packages.${systemOf pkgs}.default;
-      checks = pkgs: pkgs.callPackage ./nix/checks.nix { k3s-vm = package pkgs; };
       app = program: description: {
         type = "app";
         inherit program;
@@ -44,8 +43,15 @@
         default = pkgs.callPackage ./nix/shell.nix { k3s-vm = package pkgs; };
       });
 
-      checks = forAllSystems checks;
-      formatter = forAllSystems (pkgs: pkgs.nixfmt-rfc-style);
+      # Not by callPackage, which would add its own functions to the set.
+      checks = forAllSystems (
+        pkgs:
+        import ./nix/checks.nix {
+          inherit pkgs;
+          k3s-vm = package pkgs;
+        }
+      );
+      formatter = forAllSystems (pkgs: pkgs.nixfmt);
 
       overlays.default = final: _prev: {
         k3s-vm = final.callPackage ./nix/package.nix { src = self; };

@@ -1,11 +1,5 @@
 # What `nix flake check` runs: the build, the unit tests, clang-tidy and the format.
-{
-  k3s-vm,
-  cmocka,
-  clang-tools,
-  openssh,
-  python3,
-}:
+{ pkgs, k3s-vm }:
 
 let
   # The sources and libraries of the program, and another thing to do with them.
@@ -27,15 +21,15 @@ in
   build = k3s-vm;
   # Those that need programs or rights which a build does not have skip themselves.
   unit = check "unit" [
-    cmocka
-    openssh
-    python3
+    pkgs.cmocka
+    pkgs.openssh
+    pkgs.python3
   ] "make $makeFlags -j$NIX_BUILD_CORES unit";
   # Its own checks of the compiler's kind; style is clang-format's.
-  tidy = check "tidy" [ clang-tools ] ''
+  tidy = check "tidy" [ pkgs.clang-tools ] ''
     clang-tidy --quiet --checks='-*,clang-diagnostic-*,bugprone-use-after-move,bugprone-sizeof-expression' \
       $(find src -name '*.c') -- -std=c17 -D_GNU_SOURCE -DK3S_VM_VERSION='"check"' -Iinclude \
       $(pkg-config --cflags libcjson yaml-0.1 libseccomp libcurl libssh libarchive libcrypto)
   '';
-  format = check "format" [ clang-tools ] "clang-format --dry-run -Werror $(find src include tests -name '*.[ch]')";
+  format = check "format" [ pkgs.clang-tools ] "clang-format --dry-run -Werror $(find src include tests -name '*.[ch]')";
 }

@@ -121,6 +121,19 @@ host_module() {
   [[ $(host_module home home.nix '' systemd.user.services.k3s-vm-home-alice-shop.Service.ExecStop) == *'stop --shutdown'* ]]
 }
 
+@test "the modules are evaluated by nixpkgs' own lib, too, where K3S_VM_TEST_NIXPKGS_LIB names it" {
+  # Fetched by hand, as no test has a network: `lib` of nixpkgs, or of its mirror nix-community/nixpkgs.lib.
+  [ -n "${K3S_VM_TEST_NIXPKGS_LIB:-}" ] || return 0
+  cp -R "$STUB" "$BATS_TEST_TMPDIR/real"
+  cp -R "$K3S_VM_TEST_NIXPKGS_LIB" "$BATS_TEST_TMPDIR/real/real-lib"
+  STUB=$BATS_TEST_TMPDIR/real
+  with_stub "$STUB" flake check --no-build
+  evaluates "$GUEST.fileSystems" | jq -e '."/var".autoFormat'
+  run with_module '{ services.k3s.manifest = { }; }' services.k3s.enable
+  [ "$status" -ne 0 ]
+  [[ $output == *services.k3s.manifest* ]]
+}
+
 @test "both lock files are one, and pin nixpkgs by hash" {
   cmp "$ROOT/flake.lock" "$ROOT/src/guest/nixos/flake.lock"
   jq -e '.nodes.nixpkgs.locked | (.rev | length == 40) and (.narHash | startswith("sha256-"))' "$ROOT/flake.lock"

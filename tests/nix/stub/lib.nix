@@ -61,7 +61,11 @@ let
       let
         function = if isFunction file then file else import file;
       in
-      function (builtins.intersectAttrs (builtins.functionArgs function) set // arguments);
+      # lib/customisation.nix adds functions to whatever set a package's function returns.
+      function (builtins.intersectAttrs (builtins.functionArgs function) set // arguments)
+      // {
+        override = more: lib.callPackageWith set file (arguments // more);
+      };
     licenses.mit = {
       spdxId = "MIT";
     };

@@ -135,7 +135,7 @@ let
     "jq"
     "libseccomp"
     "libyaml"
-    "nixfmt-rfc-style"
+    "nixfmt"
     "python3"
     "shellcheck"
     "squashfsTools"
