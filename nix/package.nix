@@ -5,6 +5,7 @@
   src,
   pkg-config,
   makeWrapper,
+  xz,
   curl,
   libarchive,
   cjson,
@@ -24,6 +25,7 @@ stdenv.mkDerivation {
   nativeBuildInputs = [
     pkg-config
     makeWrapper
+    xz
   ];
   buildInputs = [
     curl
@@ -38,13 +40,14 @@ stdenv.mkDerivation {
   enableParallelBuilding = true;
   # Four libraries are loaded when first used (include/k3s-vm/library.h). No link names them, so the build does.
   makeFlags = [
-    "PREFIX=$(out)"
+    "PREFIX=${placeholder "out"}"
     "LIBCURL=${lib.getLib curl}/lib/libcurl.so.4"
     "LIBSSH=${lib.getLib libssh}/lib/libssh.so.4"
     "LIBARCHIVE=${lib.getLib libarchive}/lib/libarchive.so.13"
     "LIBCRYPTO=${lib.getLib openssl}/lib/libcrypto.so.3"
   ];
 
+  # After what the user has: a QEMU of theirs wins.
   postFixup = ''
     wrapProgram $out/bin/k3s-vm --suffix PATH : ${
       lib.makeBinPath [

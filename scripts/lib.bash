@@ -56,7 +56,8 @@ test  cmd:jq                    jq                     jq                jq     
 test  cmd:curl                  curl                   curl              curl            curl
 test  cmd:python3               python3                python3           python          python3
 test  cmd:openssl               openssl                openssl           openssl         openssl
-test  file:/usr/sbin/sshd       openssh-server         openssh-server    openssh         openssh-server
+test  cmd:sshd                  openssh-server         openssh-server    openssh         openssh-server
+test  cmd:nix                   nix-bin                nix               nix             nix
 test  cmd:ssh-keygen            openssh-client         openssh-clients   openssh         openssh-clients
 test  cmd:shellcheck            shellcheck             ShellCheck        shellcheck      ShellCheck
 test  cmd:clang-format          clang-format           clang-tools-extra clang           clang
@@ -70,7 +71,7 @@ EOF
 
 present() {
   case $1 in
-    cmd:*) command -v "${1#cmd:}" >/dev/null 2>&1 || [ -x "/usr/sbin/${1#cmd:}" ] || [ -x "/sbin/${1#cmd:}" ] ;;
+    cmd:*) PATH=$PATH:/usr/sbin:/sbin command -v "${1#cmd:}" >/dev/null 2>&1 ;;
     pc:*) pkg-config --exists "${1#pc:}" 2>/dev/null ;;
     file:*) [ -e "${1#file:}" ] ;;
   esac

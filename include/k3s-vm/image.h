@@ -30,6 +30,14 @@ struct image_builder {
  * says which. A build that fails or is interrupted leaves nothing behind but its log, RESULT.log. */
 int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,
                  char **ret_dir, bool *ret_built, struct error *err);
+struct digest;
+/* Name, mode and contents of the file or folder @path, links followed, in an order that does not depend on the machine.
+ */
+int image_digest(struct digest *digest, const char *path, struct error *err);
+/* Runs a builder's script @argv as above, as a phase of @progress: for results that are not kept in the cache. @scripts
+ * is its folder for temporary files. */
+int image_run(const struct image_builder *builder, const char *const *argv, const char *scripts, const char *log_path,
+              struct progress *progress, struct error *err);
 /* For tests: the same with the builder's files in the folder @scripts, and results in @folder; both exist. */
 int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
                       struct progress *progress, char **ret_dir, bool *ret_built, struct error *err);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/guest_nixos.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/ports.h>
 #include <k3s-vm/proc.h>
@@ -17,6 +18,7 @@
 
 #define QEMU_OVERHEAD_MIB 512 /* QEMU's own memory beside the guest's */
 #define QEMU_MAJOR_MIN 6      /* snapshot jobs, -action, JSON for -device */
+#define NIX_MINOR_MIN 4       /* of version 2: flakes */
 #define BUILD_BYTES (6ULL << 30)
 #define RUN_BYTES (1ULL << 30) /* what a cluster writes in its first minutes */
 
@@ -129,10 +131,31 @@ static void add_missing(struct survey *s, const char *name, const char *tool, co
             host_install_command(s->host, tool));
 }
 
-/* The first "version 7.2" in @text. */
-static bool find_version(const char *text, unsigned *ret_major, unsigned *ret_minor) {
-        const char *p = strstr(text, "version ");
-        return p && sscanf(p, "version %u.%u", ret_major, ret_minor) == 2;
+/* What @path --version says behind the first @before. False: a line says why not. */
+static bool tool_version(struct survey *s, const char *name, const char *path, const char *before, unsigned *ret_major,
+                         unsigned *ret_minor) {
+        _cleanup_buf_ struct buf out = BUF_INIT(64U * 1024), tail = BUF_INIT(64U * 1024);
+        struct proc_run_spec run = PROC_RUN_SPEC_INIT;
+        run.spec.argv = (const char *const[]){path, "--version", NULL};
+        run.ret_stdout = &out;
+        run.ret_tail = &tail;
+        run.timeout_ms = 10000;
+        struct proc_result result;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        char *fix = host_install_command(s->host, path_base(path));
+        if (proc_run(&run, &result, &err) < 0)
+                add(s, name, CHECK_FAILED, xstrdup(err.message), fix);
+        else if (result.exit_status != 0) {
+                _cleanup_free_ char *how = proc_result_string(&result), *said = printable(buf_str(&tail));
+                add(s, name, CHECK_FAILED, xasprintf("%s %s: %s", path, how, said), fix);
+        } else {
+                free(fix);
+                const char *p = strstr(buf_str(&out), before);
+                if (p && sscanf(p + strlen(before), "%u.%u", ret_major, ret_minor) == 2)
+                        return true;
+                add(s, name, CHECK_WARNING, xasprintf("%s does not tell its version", path), NULL);
+        }
+        return false;
 }
 
 static void check_qemu(struct survey *s) {
@@ -142,26 +165,12 @@ static void check_qemu(struct survey *s) {
                 add_missing(s, "qemu", tool, "every VM");
                 return;
         }
+        unsigned major, minor;
         if (s->quick)
                 return;
-        _cleanup_buf_ struct buf out = BUF_INIT(64U * 1024), tail = BUF_INIT(64U * 1024);
-        struct proc_run_spec run = PROC_RUN_SPEC_INIT;
-        run.spec.argv = (const char *const[]){path, "--version", NULL};
-        run.ret_stdout = &out;
-        run.ret_tail = &tail;
-        run.timeout_ms = 10000;
-        struct proc_result result;
-        _cleanup_error_ struct error err = ERROR_INIT;
-        unsigned major, minor;
-        if (proc_run(&run, &result, &err) < 0)
-                add(s, "qemu", CHECK_FAILED, xstrdup(err.message), host_install_command(s->host, tool));
-        else if (result.exit_status != 0) {
-                _cleanup_free_ char *how = proc_result_string(&result), *said = printable(buf_str(&tail));
-                add(s, "qemu", CHECK_FAILED, xasprintf("%s %s: %s", path, how, said),
-                    host_install_command(s->host, tool));
-        } else if (!find_version(buf_str(&out), &major, &minor))
-                add(s, "qemu", CHECK_WARNING, xasprintf("%s does not tell its version", path), NULL);
-        else if (major < QEMU_MAJOR_MIN)
+        if (!tool_version(s, "qemu", path, "version ", &major, &minor))
+                return;
+        if (major < QEMU_MAJOR_MIN)
                 add(s, "qemu", CHECK_FAILED,
                     xasprintf("%s is version %u.%u; 6.0 or later is needed", path, major, minor),
                     xasprintf("a newer release of %s, or: nix-shell -p qemu_kvm", s->host->pretty_name));
@@ -214,18 +223,36 @@ static void check_tools(struct survey *s, const char *name, const char *const *t
             host_install_tools(s->host, (const char *const *)missing.items));
 }
 
+/* The flags that flakes need are given with each call, so it does not matter whether they are switched on. */
+static void check_nix(struct survey *s, bool cached) {
+        _cleanup_free_ char *path = fs_find_program("nix"), *link = path_join(s->project->vm_dir, "result/guest.json");
+        unsigned major, minor;
+        if (guest_nixos_made(s->project) && !fs_exists(link))
+                add(s, "guest", CHECK_WARNING, xstrdup("the NixOS guest was collected as garbage"),
+                    xstrdup("k3s-vm start builds it again"));
+        if (!path)
+                check_tools(s, "guest-tools", (const char *const[]){"nix", NULL}, cached ? CHECK_WARNING : CHECK_FAILED,
+                            "building the NixOS guest");
+        else if (!s->quick && tool_version(s, "nix", path, ") ", &major, &minor)) {
+                bool old = major < 2 || (major == 2 && minor < NIX_MINOR_MIN);
+                add(s, "nix", old ? CHECK_FAILED : CHECK_OK,
+                    xasprintf("%s, version %u.%u%s", path, major, minor, old ? "; flakes need 2.4 or later" : ""),
+                    old ? xstrdup("in configuration.nix: nix.package = pkgs.nixVersions.latest;") : NULL);
+        }
+}
+
 static void check_guest_tools(struct survey *s) {
         static const char *const debian[] = {"apt-get", "dpkg-deb", "mmdebstrap", "mkfs.erofs", "cpio",
                                              "lz4",     "xz",       "zstd",       NULL};
-        static const char *const nixos[] = {"nix", NULL};
         const char *flavor = s->config ? s->config->flavor : "auto";
         if (strchr(flavor, '/') || str_eq(flavor, "cloud"))
                 return;
-        bool cached = has_guest(s);
-        if (s->quick && cached)
-                return;
-        check_tools(s, "guest-tools", str_eq(flavor, "nixos") ? nixos : debian, cached ? CHECK_WARNING : CHECK_FAILED,
-                    str_eq(flavor, "nixos") ? "building the NixOS guest" : "building the Debian guest");
+        bool cached = has_guest(s), nixos = guest_nixos_wanted(flavor);
+        if (nixos)
+                check_nix(s, cached && guest_nixos_made(s->project));
+        else if (!s->quick || !cached)
+                check_tools(s, "guest-tools", debian, cached ? CHECK_WARNING : CHECK_FAILED,
+                            "building the Debian guest");
 }
 
 static void check_payload_tools(struct survey *s) {

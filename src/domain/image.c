@@ -51,6 +51,24 @@ static int visible(const struct dirent *entry) {
 }
 
 /* Names, modes and contents of everything below @folder, in an order that does not depend on the machine. */
+static int digest_tree(struct digest *digest, const char *folder, struct error *err);
+
+int image_digest(struct digest *digest, const char *path, struct error *err) {
+        struct stat st;
+        if (stat(path, &st) < 0)
+                return err_errno(err, errno, "cannot read %s", path);
+        _cleanup_free_ char *head = xasprintf("%s %o %lld\n", path_base(path), st.st_mode & 0170111,
+                                              S_ISREG(st.st_mode) ? (long long)st.st_size : 0);
+        digest_update(digest, head, strlen(head));
+        if (S_ISDIR(st.st_mode))
+                return digest_tree(digest, path, err);
+        _cleanup_buf_ struct buf contents = BUF_INIT(0);
+        int r = fs_read(path, SCRIPT_MAX_BYTES, &contents, err);
+        if (r == 0)
+                digest_update(digest, contents.data, contents.len);
+        return r;
+}
+
 static int digest_tree(struct digest *digest, const char *folder, struct error *err) {
         struct dirent **entries = NULL;
         int n = scandir(folder, &entries, visible, alphasort);
@@ -59,22 +77,8 @@ static int digest_tree(struct digest *digest, const char *folder, struct error *
         int r = 0;
         for (int i = 0; i < n; i++) {
                 _cleanup_free_ char *path = path_join(folder, entries[i]->d_name);
-                struct stat st;
-                if (r == 0 && lstat(path, &st) < 0)
-                        r = err_errno(err, errno, "cannot read %s", path);
-                if (r == 0) {
-                        _cleanup_free_ char *head = xasprintf("%s %o %lld\n", entries[i]->d_name, st.st_mode & 0170111,
-                                                              S_ISREG(st.st_mode) ? (long long)st.st_size : 0);
-                        digest_update(digest, head, strlen(head));
-                }
-                if (r == 0 && S_ISDIR(st.st_mode))
-                        r = digest_tree(digest, path, err);
-                else if (r == 0 && S_ISREG(st.st_mode)) {
-                        _cleanup_buf_ struct buf contents = BUF_INIT(0);
-                        r = fs_read(path, SCRIPT_MAX_BYTES, &contents, err);
-                        if (r == 0)
-                                digest_update(digest, contents.data, contents.len);
-                }
+                if (r == 0)
+                        r = image_digest(digest, path, err);
                 free(entries[i]);
         }
         free(entries);
@@ -132,10 +136,8 @@ static int check_room(const struct image_builder *builder, const char *folder, s
         return r;
 }
 
-/* Runs the script into @work, with the log beside the results. */
-static int run_builder(struct build *b, const char *scripts, const char *work, const char *log_path,
+static int run_builder(struct build *b, const char *const *argv, const char *scripts, const char *log_path,
                        struct error *err) {
-        _cleanup_free_ char *script = path_join(scripts, "build");
         _cleanup_close_ int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (log < 0)
                 return err_errno(err, errno, "cannot write %s", log_path);
@@ -143,7 +145,7 @@ static int run_builder(struct build *b, const char *scripts, const char *work, c
         int cancel_fd = interrupt_fd();
         _cleanup_free_ char *tmpdir = xasprintf("TMPDIR=%s", scripts);
         struct proc_run_spec run = PROC_RUN_SPEC_INIT;
-        run.spec.argv = (const char *const[]){script, work, NULL};
+        run.spec.argv = argv;
         run.spec.set_env = (const char *const[]){tmpdir, NULL};
         run.on_progress = on_progress;
         run.on_line = on_line;
@@ -165,6 +167,24 @@ static int run_builder(struct build *b, const char *scripts, const char *work, c
         return r;
 }
 
+static void begin(struct build *b) {
+        b->phase = progress_begin(b->progress, b->builder->name, "building the %s", b->builder->text);
+}
+
+static void end(struct build *b, int r) {
+        progress_end(b->progress, b->phase, r == 0, r == 0 ? "built the %s" : "the %s was not built", b->builder->text);
+        free(b->doing);
+}
+
+int image_run(const struct image_builder *builder, const char *const *argv, const char *scripts, const char *log_path,
+              struct progress *progress, struct error *err) {
+        struct build b = {.builder = builder, .progress = progress};
+        begin(&b);
+        int r = run_builder(&b, argv, scripts, log_path, err);
+        end(&b, r);
+        return r;
+}
+
 /* Builds into a temporary folder beside @final and renames it into place. */
 static int build_into(struct build *b, const char *scripts, const char *folder, const char *final, struct error *err) {
         int r = check_room(b->builder, folder, err);
@@ -175,8 +195,8 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         if (r < 0)
                 return r;
         _cleanup_close_ int hold _unused_ = fs_hold_path(work);
-        _cleanup_free_ char *log_path = xasprintf("%s.log", final);
-        r = run_builder(b, scripts, work, log_path, err);
+        _cleanup_free_ char *log_path = xasprintf("%s.log", final), *script = path_join(scripts, "build");
+        r = run_builder(b, (const char *const[]){script, work, NULL}, scripts, log_path, err);
         _cleanup_free_ char *complete = path_join(work, b->builder->complete);
         if (r == 0 && !fs_exists(complete))
                 r = err_set(err, ERR_FAILED, EIO, "the %s's builder left no %s", b->builder->text,
@@ -217,10 +237,9 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
                         return r;
                 if (!fs_exists(complete)) {
                         fs_sweep_path(folder, ".building.", "");
-                        b->phase = progress_begin(b->progress, b->builder->name, "building the %s", b->builder->text);
+                        begin(b);
                         r = build_into(b, scripts, folder, final, err);
-                        progress_end(b->progress, b->phase, r == 0, r == 0 ? "built the %s" : "the %s was not built",
-                                     b->builder->text);
+                        end(b, r);
                         built = r == 0;
                 }
         }
@@ -236,9 +255,7 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
 int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
                       struct progress *progress, char **ret_dir, bool *ret_built, struct error *err) {
         struct build b = {.builder = builder, .progress = progress};
-        int r = ensure_locked(&b, scripts, folder, ret_dir, ret_built, err);
-        free(b.doing);
-        return r;
+        return ensure_locked(&b, scripts, folder, ret_dir, ret_built, err);
 }
 
 int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,

@@ -9,6 +9,7 @@
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
+#include <k3s-vm/guest_nixos.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/image.h>
 #include <k3s-vm/k3s_config.h>
@@ -54,7 +55,7 @@ static int check_flavor(const struct lifecycle *l, struct error *err) {
         int r = 0;
         if (given)
                 r = guest_load(given, &guest, err) < 0 ? err_wrap(err, -EINVAL, "FLAVOR=%s", flavor) : 0;
-        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian"))
+        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian") && !guest_nixos_wanted(flavor))
                 r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
         if (r < 0 && err)
                 err->code = ERR_USAGE;
@@ -63,10 +64,26 @@ static int check_flavor(const struct lifecycle *l, struct error *err) {
         return r;
 }
 
+/* The guest that the VM was made with, as long as it is there. */
+static bool guest_is_there(const struct state *s) {
+        _cleanup_guest_ struct guest *guest = NULL;
+        return s->guest_dir && guest_load(s->guest_dir, &guest, NULL) == 0;
+}
+
+/* The NixOS guest is looked after at each start. A VM that was made of another one keeps that until `reset`. */
+static bool uses_nixos(const struct lifecycle *l, const struct state *s) {
+        return guest_nixos_wanted(l->config->flavor) && (guest_nixos_made(l->project) || !guest_is_there(s));
+}
+
 /* A folder that the user names is used as it is; "auto" is what can be made on this machine. */
 static int ensure_guest(const struct lifecycle *l, struct state *s, struct error *err) {
         _cleanup_free_ char *dir = given_guest(l);
-        int r = dir ? 0 : image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
+        int r = 0;
+        if (uses_nixos(l, s))
+                r = guest_nixos_ensure(l->project, fs_exists(l->project->data_disk) ? s->payload_version : NULL,
+                                       l->progress, &dir, err);
+        else if (!dir)
+                r = image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
         if (r < 0)
                 return r;
         _cleanup_guest_ struct guest *guest = NULL;
@@ -84,12 +101,6 @@ static int ensure_guest(const struct lifecycle *l, struct state *s, struct error
                 s->payload_version = xstrdup(guest->payload_version);
         }
         return 0;
-}
-
-/* The guest that the VM was made with, as long as it is there. */
-static bool guest_is_there(const struct state *s) {
-        _cleanup_guest_ struct guest *guest = NULL;
-        return s->guest_dir && guest_load(s->guest_dir, &guest, NULL) == 0;
 }
 
 /* What payload.json in a built payload's folder says. */
@@ -183,8 +194,11 @@ static int ensure_images(const struct lifecycle *l, struct state *s, bool with_i
         int r = cache_check_used(l->project, s->guest_dir, s->payload_path, err);
         if (r < 0)
                 return r;
-        bool need_guest = !guest_is_there(s);
-        bool need_payload = s->payload_path ? !fs_exists(s->payload_path) : !s->payload_name && !s->payload_none;
+        bool nixos = uses_nixos(l, s), need_guest = nixos || !guest_is_there(s);
+        /* NixOS has K3s baked in. */
+        bool need_payload = nixos             ? false
+                            : s->payload_path ? !fs_exists(s->payload_path)
+                                              : !s->payload_name && !s->payload_none;
         _cleanup_(payload_choice_clear) struct payload_choice choice = {0};
         if (need_payload) {
                 r = payload_resolve(l->project, l->config, l->progress, &choice, err);

@@ -1,0 +1,1 @@
+../../../nix/guest.nix

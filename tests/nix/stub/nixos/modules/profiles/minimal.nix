@@ -1,0 +1,2 @@
+# nixos/modules/profiles/minimal.nix: that it is there.
+{ }

@@ -1,0 +1,2 @@
+# nixos/modules/profiles/qemu-guest.nix: that it is there.
+{ }
