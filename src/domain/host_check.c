@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/guest_cloud.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/ports.h>
 #include <k3s-vm/proc.h>
@@ -219,7 +220,7 @@ static void check_guest_tools(struct survey *s) {
                                              "lz4",     "xz",       "zstd",       NULL};
         static const char *const nixos[] = {"nix", NULL};
         const char *flavor = s->config ? s->config->flavor : "auto";
-        if (strchr(flavor, '/') || str_eq(flavor, "cloud"))
+        if (strchr(flavor, '/') || (s->config && guest_is_cloud(s->config)))
                 return;
         bool cached = has_guest(s);
         if (s->quick && cached)

@@ -26,6 +26,9 @@ struct build {
         struct progress *progress;
         struct progress_phase *phase;
         char *doing;
+        const char *scripts; /* the builder's files */
+        image_make_fn *make; /* or what is done in their place */
+        void *userdata;
 };
 
 /* The script's own words: "phase TEXT" and "progress DONE TOTAL". */
@@ -166,7 +169,7 @@ static int run_builder(struct build *b, const char *scripts, const char *work, c
 }
 
 /* Builds into a temporary folder beside @final and renames it into place. */
-static int build_into(struct build *b, const char *scripts, const char *folder, const char *final, struct error *err) {
+static int build_into(struct build *b, const char *folder, const char *final, struct error *err) {
         int r = check_room(b->builder, folder, err);
         if (r < 0)
                 return r;
@@ -176,7 +179,7 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
                 return r;
         _cleanup_close_ int hold _unused_ = fs_hold_path(work);
         _cleanup_free_ char *log_path = xasprintf("%s.log", final);
-        r = run_builder(b, scripts, work, log_path, err);
+        r = b->make ? b->make(work, b->phase, b->userdata, err) : run_builder(b, b->scripts, work, log_path, err);
         _cleanup_free_ char *complete = path_join(work, b->builder->complete);
         if (r == 0 && !fs_exists(complete))
                 r = err_set(err, ERR_FAILED, EIO, "the %s's builder left no %s", b->builder->text,
@@ -194,12 +197,9 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         return r;
 }
 
-static int ensure_locked(struct build *b, const char *scripts, const char *folder, char **ret_dir, bool *ret_built,
+static int ensure_locked(struct build *b, const char *key, const char *folder, char **ret_dir, bool *ret_built,
                          struct error *err) {
-        _cleanup_free_ char *key = NULL;
-        int r = image_key(b->builder, scripts, &key, err);
-        if (r < 0)
-                return r;
+        int r = 0;
         _cleanup_free_ char *final = path_join(folder, key);
         _cleanup_free_ char *complete = path_join(final, b->builder->complete);
         bool built = false;
@@ -218,7 +218,7 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
                 if (!fs_exists(complete)) {
                         fs_sweep_path(folder, ".building.", "");
                         b->phase = progress_begin(b->progress, b->builder->name, "building the %s", b->builder->text);
-                        r = build_into(b, scripts, folder, final, err);
+                        r = build_into(b, folder, final, err);
                         progress_end(b->progress, b->phase, r == 0, r == 0 ? "built the %s" : "the %s was not built",
                                      b->builder->text);
                         built = r == 0;
@@ -235,10 +235,22 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
 
 int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
                       struct progress *progress, char **ret_dir, bool *ret_built, struct error *err) {
-        struct build b = {.builder = builder, .progress = progress};
-        int r = ensure_locked(&b, scripts, folder, ret_dir, ret_built, err);
+        struct build b = {.builder = builder, .progress = progress, .scripts = scripts};
+        _cleanup_free_ char *key = NULL;
+        int r = image_key(builder, scripts, &key, err);
+        if (r == 0)
+                r = ensure_locked(&b, key, folder, ret_dir, ret_built, err);
         free(b.doing);
         return r;
+}
+
+int image_ensure_made(const struct project *p, const struct image_builder *builder, const char *key,
+                      image_make_fn *make, void *userdata, struct progress *progress, char **ret_dir,
+                      struct error *err) {
+        struct build b = {.builder = builder, .progress = progress, .make = make, .userdata = userdata};
+        _cleanup_free_ char *name = xasprintf("%ss", builder->name), *folder = path_join(p->cache_dir, name);
+        int r = fs_mkdir_p(folder, 0755, err);
+        return r < 0 ? r : ensure_locked(&b, key, folder, ret_dir, NULL, err);
 }
 
 int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <k3s-vm/cache.h>
+#include <k3s-vm/cloud_image.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
+#include <k3s-vm/guest_cloud.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/image.h>
 #include <k3s-vm/k3s_config.h>
@@ -16,6 +18,7 @@
 #include <k3s-vm/payload.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/remote.h>
+#include <k3s-vm/seed.h>
 #include <k3s-vm/suspend.h>
 
 #include "lifecycle_internal.h"
@@ -51,7 +54,7 @@ static int check_flavor(const struct lifecycle *l, struct error *err) {
         int r = 0;
         if (given)
                 r = guest_load(given, &guest, err) < 0 ? err_wrap(err, -EINVAL, "FLAVOR=%s", flavor) : 0;
-        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian"))
+        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian") && !str_eq(flavor, "cloud"))
                 r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
         if (r < 0 && err)
                 err->code = ERR_USAGE;
@@ -63,7 +66,9 @@ static int check_flavor(const struct lifecycle *l, struct error *err) {
 /* A folder that the user names is used as it is; "auto" is what can be made on this machine. */
 static int ensure_guest(const struct lifecycle *l, struct state *s, struct error *err) {
         _cleanup_free_ char *dir = given_guest(l);
-        int r = dir ? 0 : image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
+        int r = dir                         ? 0
+                : guest_is_cloud(l->config) ? guest_cloud_ensure(l->project, l->config, l->progress, &dir, err)
+                                            : image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
         if (r < 0)
                 return r;
         _cleanup_guest_ struct guest *guest = NULL;
@@ -216,11 +221,29 @@ int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **
         return r;
 }
 
+/* An overlay without the disk that it was made on is no disk. */
+static int check_base(const struct lifecycle *l, const struct guest *guest, struct error *err) {
+        _cleanup_free_ char *base = NULL;
+        int r = disk_base(l->project->data_disk, &base, err);
+        if (r < 0 || str_eq(base, guest->boot_overlay ? guest->boot_disk : NULL))
+                return r;
+        r = err_set(err, ERR_STATE, ESTALE, "the VM's disk belongs to another guest, %s",
+                    base ? base : "one that has a root of its own");
+        err_hint(err, "put that file back, or make the VM anew: k3s-vm reset");
+        return r;
+}
+
 static int ensure_disk(const struct lifecycle *l, struct state *s, struct error *err) {
         unsigned wanted = l->config->disk_gib;
-        int r = 0;
+        _cleanup_guest_ struct guest *guest = NULL;
+        int r = guest_load(s->guest_dir, &guest, err);
+        if (r < 0)
+                return r;
         if (!fs_exists(l->project->data_disk))
-                r = qemu_create_disk(l->project->data_disk, wanted, err);
+                r = qemu_create_overlay(l->project->data_disk, wanted, guest->boot_overlay ? guest->boot_disk : NULL,
+                                        guest->boot_overlay, err);
+        else if ((r = check_base(l, guest, err)) < 0)
+                return r;
         else if (s->disk_gib < wanted) {
                 /* A saved state is of the disk as it was, its size too. */
                 if (suspend_exists(l->project)) {
@@ -264,8 +287,11 @@ static bool holds(const char *path, const struct buf *b) {
 
 /* The files QEMU hands to the guest. Keys and arguments may have changed; a file that would stay the same is left
  * alone, as its time tells whether a suspended guest has read it. */
-static int write_credentials(const struct lifecycle *l, struct error *err) {
+static int write_credentials(const struct lifecycle *l, const struct state *s, struct error *err) {
         const struct project *p = l->project;
+        _cleanup_guest_ struct guest *guest = NULL;
+        if (guest_load(s->guest_dir, &guest, NULL) == 0 && str_eq(guest->provision, "nocloud"))
+                return seed_write(p, l->config, s->uuid, err);
         int r = fs_mkdir_p(p->credentials_dir, 0700, err);
         if (r < 0)
                 return r;
@@ -357,7 +383,7 @@ int lifecycle_prepare(const struct lifecycle *l, struct state **ret_state, struc
         if (r == 0)
                 r = ensure_keys(l, err);
         if (r == 0)
-                r = write_credentials(l, err);
+                r = write_credentials(l, s, err);
         s->api_port = l->config->api_port;
         s->ssh_port = l->config->ssh_port;
         s->web_port = l->config->web_port;
