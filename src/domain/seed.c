@@ -76,8 +76,11 @@ static int user_data(const struct seed_input *input, char **ret, struct error *e
         struct json *keys = json_set_object(j, "ssh_keys");
         json_set_string(keys, "ed25519_private", input->host_key);
         json_set_string(keys, "ed25519_public", input->host_key_pub);
+        json_set_string(j, "locale", "C.UTF-8");
         json_set_bool(j, "package_update", false);
         json_set_bool(j, "package_upgrade", false);
+        json_set_bool(j, "no_ssh_fingerprints", true);
+        json_set_bool(json_set_object(j, "ssh"), "emit_keys_to_console", false);
         /* At each boot, once the network is up. */
         add_command(json_set_array(j, "bootcmd"),
                     (const char *const[]){"sh", "-c", "echo '" GUEST_NETWORK_UP "' >/dev/ttyS0", NULL});
@@ -103,6 +106,9 @@ static char *network_config(const struct seed_input *input) {
         json_set_string(card, "set-name", "eth0");
         json_set_bool(card, "dhcp4", false);
         json_set_bool(card, "dhcp6", false);
+        /* QEMU's network has no IPv6 here: nothing to wait for. */
+        json_set_bool(card, "accept-ra", false);
+        json_set_array(card, "link-local");
         json_append_string(json_set_array(card, "addresses"), "10.0.2.15/24");
         struct json *route = json_new_object();
         json_set_string(route, "to", "0.0.0.0/0");
