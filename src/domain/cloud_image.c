@@ -2,7 +2,6 @@
 /* The qcow2 format: https://gitlab.com/qemu-project/qemu, docs/interop/qcow2.txt. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -99,11 +98,10 @@ static int fetch_hash(const char *url, const char *file, char **ret, struct erro
         return 0;
 }
 
-static int resolve_name(const struct project *p, const struct config *c _unused_,
-                        const struct cloud_publisher *publisher, struct progress *progress, struct cloud_image *ret,
-                        struct error *err) {
+static int resolve_name(const struct project *p, const struct config *c, const struct cloud_publisher *publisher,
+                        struct progress *progress, struct cloud_image *ret, struct error *err) {
         _cleanup_error_ struct error why = ERROR_INIT;
-        const char *mirror = getenv("MIRROR_IMAGES"), *host = mirror && *mirror ? mirror : publisher->host;
+        const char *host = *c->mirror_images ? c->mirror_images : publisher->host;
         _cleanup_free_ char *hashes = xasprintf("%s%s%s", host, publisher->folder, publisher->hashes);
         _cleanup_cloud_image_ struct cloud_image i = {
                         .text = xstrdup(publisher->text),

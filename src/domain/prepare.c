@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <k3s-vm/cache.h>
-#include <k3s-vm/cloud_image.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
@@ -211,6 +210,7 @@ static int ensure_images(const struct lifecycle *l, struct state *s, bool with_i
         return r;
 }
 
+<<<<<<< HEAD
 int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **ret, struct error *err) {
         _cleanup_state_ struct state *s = state_new();
         int r = check_flavor(l, err);
@@ -233,6 +233,8 @@ static int check_base(const struct lifecycle *l, const struct guest *guest, stru
         return r;
 }
 
+=======
+>>>>>>> 9b357ba (Test the cloud flavor end to end; notice a base image that changed)
 static int ensure_disk(const struct lifecycle *l, struct state *s, struct error *err) {
         unsigned wanted = l->config->disk_gib;
         _cleanup_guest_ struct guest *guest = NULL;
@@ -242,7 +244,7 @@ static int ensure_disk(const struct lifecycle *l, struct state *s, struct error 
         if (!fs_exists(l->project->data_disk))
                 r = qemu_create_overlay(l->project->data_disk, wanted, guest->boot_overlay ? guest->boot_disk : NULL,
                                         guest->boot_overlay, err);
-        else if ((r = check_base(l, guest, err)) < 0)
+        else if ((r = guest_check_base(guest, l->project->data_disk, err)) < 0)
                 return r;
         else if (s->disk_gib < wanted) {
                 /* A saved state is of the disk as it was, its size too. */
