@@ -17,8 +17,7 @@ bool guest_is_cloud(const struct config *c);
 int guest_cloud_ensure(const struct project *p, const struct config *c, struct progress *progress, char **ret_dir,
                        struct error *err);
 
-/* Whether @data_disk, a VM's own disk, belongs to the guest: an overlay on its boot disk, which is as it was when it
- * was made, or no overlay. */
+/* Whether @data_disk, a VM's own disk, belongs to the guest: an overlay on its boot disk, or no overlay. */
 int guest_check_base(const struct guest *g, const char *data_disk, struct error *err);
 
 /* The firmware by which the guest boots; the caller frees. NULL: QEMU's own. ERR_HOST: it needs what is not there. */

@@ -63,7 +63,7 @@ void cloud_image_clear(struct cloud_image *i) {
 }
 
 static char *note_path(const struct project *p, const char *name) {
-        return path_join(p->cache_dir, "downloads", "images", name);
+        return xasprintf("%s/downloads/images/.%s", p->cache_dir, name);
 }
 
 void cloud_image_remember(const struct project *p, const struct cloud_image *i) {

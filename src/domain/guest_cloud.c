@@ -74,8 +74,6 @@ static int fetch(const struct job *job, const char *disk, struct progress_phase 
                 r = archive_expand(path, disk, job->progress, phase, err);
         else if (rename(path, disk) < 0)
                 r = err_errno(err, errno, "cannot move %s to %s", path, disk);
-        else
-                verified_note(disk, i->hash);
         return r < 0 ? r : verified_remove(path, err);
 }
 
@@ -120,10 +118,6 @@ static int make(const char *work, struct progress_phase *phase, void *userdata, 
                 r = needs_uefi(disk, look.format, work, &uefi, err);
         if (r == 0 && chmod(disk, 0444) < 0)
                 r = err_errno(err, errno, "cannot keep %s", disk);
-        /* What was unpacked or copied has a hash of its own. */
-        _cleanup_free_ char *known = verified_hash(disk);
-        if (r == 0 && !known)
-                r = verified_note_file(disk, err);
         if (r < 0)
                 return r;
         _cleanup_json_ struct json *j = json_new_object();
@@ -168,20 +162,13 @@ int guest_cloud_ensure(const struct project *p, const struct config *c, struct p
 }
 
 int guest_check_base(const struct guest *g, const char *data_disk, struct error *err) {
-        _cleanup_free_ char *base = NULL, *hash = verified_hash(g->boot_overlay ? g->boot_disk : "");
+        _cleanup_free_ char *base = NULL;
         int r = disk_base(data_disk, &base, err);
-        if (r == 0 && !str_eq(base, g->boot_overlay ? g->boot_disk : NULL)) {
-                r = err_set(err, ERR_STATE, ESTALE, "the VM's disk belongs to another guest: to %s",
-                            base ? base : "one that has its root in a file of its own");
-                err_hint(err, "make the VM anew: k3s-vm reset");
-        }
-        if (r < 0 || !hash)
+        if (r < 0 || str_eq(base, g->boot_overlay ? g->boot_disk : NULL))
                 return r;
-        r = verified_check(g->boot_disk, hash, false, err);
-        if (r != 0)
-                return r < 0 ? r : 0;
-        r = err_set(err, ERR_STATE, EBADMSG, "%s is not what it was: its hash changed", g->boot_disk);
-        err_hint(err, "fetch it again: rm -r %s && k3s-vm start", g->dir);
+        r = err_set(err, ERR_STATE, ESTALE, "the VM's disk belongs to another guest: to %s",
+                    base ? base : "one that has its root in a file of its own");
+        err_hint(err, "make the VM anew: k3s-vm reset");
         return r;
 }
 

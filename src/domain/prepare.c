@@ -210,7 +210,6 @@ static int ensure_images(const struct lifecycle *l, struct state *s, bool with_i
         return r;
 }
 
-<<<<<<< HEAD
 int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **ret, struct error *err) {
         _cleanup_state_ struct state *s = state_new();
         int r = check_flavor(l, err);
@@ -221,20 +220,6 @@ int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **
         return r;
 }
 
-/* An overlay without the disk that it was made on is no disk. */
-static int check_base(const struct lifecycle *l, const struct guest *guest, struct error *err) {
-        _cleanup_free_ char *base = NULL;
-        int r = disk_base(l->project->data_disk, &base, err);
-        if (r < 0 || str_eq(base, guest->boot_overlay ? guest->boot_disk : NULL))
-                return r;
-        r = err_set(err, ERR_STATE, ESTALE, "the VM's disk belongs to another guest, %s",
-                    base ? base : "one that has a root of its own");
-        err_hint(err, "put that file back, or make the VM anew: k3s-vm reset");
-        return r;
-}
-
-=======
->>>>>>> 9b357ba (Test the cloud flavor end to end; notice a base image that changed)
 static int ensure_disk(const struct lifecycle *l, struct state *s, struct error *err) {
         unsigned wanted = l->config->disk_gib;
         _cleanup_guest_ struct guest *guest = NULL;

@@ -19,6 +19,7 @@
 #include <k3s-vm/remote.h>
 #include <k3s-vm/seed.h>
 
+#include "must_skip.h"
 #include "scratch.h"
 
 static const struct seed_input input = {
@@ -82,6 +83,9 @@ static char *read_text(const char *path) {
 }
 
 static void run(const char *const *argv, struct buf *ret) {
+        _cleanup_free_ char *program = fs_find_program(argv[0]);
+        if (!program)
+                must_skip(argv[0]);
         _cleanup_buf_ struct buf tail = BUF_INIT(0);
         struct proc_run_spec spec = PROC_RUN_SPEC_INIT;
         struct proc_result result = {0};
