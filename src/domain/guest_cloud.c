@@ -27,10 +27,7 @@ struct job {
 };
 
 static bool is_compressed(const char *path) {
-        static const char *const magics[] = {"\x1f\x8b",
-                                             "\xfd"
-                                             "7zXZ",
-                                             "\x28\xb5\x2f\xfd", "BZh"};
+        static const char *const magics[] = {"\x1f\x8b", "\xfd\x37zXZ", "\x28\xb5\x2f\xfd", "BZh"};
         char head[8] = {0};
         _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || pread(fd, head, sizeof(head) - 1, 0) < 0)
