@@ -17,6 +17,11 @@ bool guest_is_cloud(const struct config *c);
 int guest_cloud_ensure(const struct project *p, const struct config *c, struct progress *progress, char **ret_dir,
                        struct error *err);
 
+/* Before anything is made: whether IMAGE can be used, as far as that is known without a network. */
+int guest_cloud_check(const struct config *c, struct error *err);
+
+/* A VM's own disk of @gib GiB, in the new file @path. */
+int guest_create_disk(const struct guest *g, const char *path, unsigned gib, struct error *err);
 /* Whether @data_disk, a VM's own disk, belongs to the guest: an overlay on its boot disk, or no overlay. */
 int guest_check_base(const struct guest *g, const char *data_disk, struct error *err);
 

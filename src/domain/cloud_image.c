@@ -147,6 +147,7 @@ int cloud_image_resolve(const struct project *p, const struct config *c, struct 
         if (r < 0) {
                 if (err)
                         err->code = ERR_USAGE;
+                err_hint(err, "k3s-vm configure IMAGE=" CLOUD_IMAGE_DEFAULT);
                 return err_wrap(err, r, "IMAGE");
         }
         *ret = (struct cloud_image){
@@ -171,8 +172,7 @@ int disk_look(const char *path, struct disk_look *ret, struct error *err) {
         if (memcmp(head, "QFI\xfb", 4) != 0) {
                 int64_t size = fs_size(path);
                 if (size < (int64_t)sizeof(head) || head[510] != 0x55 || head[511] != 0xaa)
-                        return err_set(err, ERR_FAILED, EINVAL,
-                                       "%s holds no disk: it is neither qcow2 nor a disk with a partition table", path);
+                        return err_set(err, ERR_USAGE, EINVAL, "it is neither qcow2 nor a disk with a partition table");
                 *ret = (struct disk_look){"raw", (uint64_t)size};
                 return 0;
         }
@@ -180,9 +180,8 @@ int disk_look(const char *path, struct disk_look *ret, struct error *err) {
         /* A backing file or an external data file would be read with the rights of whoever starts the VM. */
         if ((version != 2 && version != 3) || get_be(head + 8, 8) != 0 || get_be(head + 32, 4) != 0 ||
             (features & 0x4) != 0)
-                return err_set(err, ERR_FAILED, EINVAL,
-                               "%s cannot be used: it refers to other files, is encrypted, or is of an unknown version",
-                               path);
+                return err_set(err, ERR_USAGE, EINVAL,
+                               "it refers to other files, is encrypted, or is of an unknown version of qcow2");
         *ret = (struct disk_look){"qcow2", get_be(head + 24, 8)};
         return 0;
 }

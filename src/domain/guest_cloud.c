@@ -14,6 +14,7 @@
 #include <k3s-vm/image.h>
 #include <k3s-vm/json.h>
 #include <k3s-vm/proc.h>
+#include <k3s-vm/qemu.h>
 #include <k3s-vm/verified.h>
 
 #define DISK "disk.img"
@@ -109,8 +110,10 @@ static int make(const char *work, struct progress_phase *phase, void *userdata, 
         struct disk_look look = {0};
         bool uefi = false;
         int r = fetch(job, disk, phase, err);
-        if (r == 0)
-                r = disk_look(disk, &look, err);
+        if (r == 0 && (r = disk_look(disk, &look, err)) < 0) {
+                err_wrap(err, r, "the cloud image %s cannot be used", job->image->text);
+                err_hint(err, "k3s-vm configure IMAGE=" CLOUD_IMAGE_DEFAULT);
+        }
         if (r == 0)
                 r = needs_uefi(disk, look.format, work, &uefi, err);
         if (r == 0 && chmod(disk, 0444) < 0)
@@ -155,6 +158,33 @@ int guest_cloud_ensure(const struct project *p, const struct config *c, struct p
         r = image_ensure_made(p, &builder, key, make, &job, progress, ret_dir, err);
         if (r == 0)
                 cloud_image_remember(p, &image);
+        return r;
+}
+
+int guest_create_disk(const struct guest *g, const char *path, unsigned gib, struct error *err) {
+        struct disk_look look = {0};
+        if (!g->boot_overlay)
+                return qemu_create_disk(path, gib, err);
+        int r = disk_look(g->boot_disk, &look, err);
+        if (r < 0)
+                return r;
+        uint64_t least = (look.bytes + (1ULL << 30) - 1) >> 30;
+        if (gib < least) {
+                r = err_set(err, ERR_USAGE, EINVAL, "VM_DISK is %u GiB and the cloud image has %llu", gib,
+                            (unsigned long long)least);
+                err_hint(err, "k3s-vm configure VM_DISK=%llu", (unsigned long long)least);
+                return r;
+        }
+        return qemu_create_overlay(path, gib, g->boot_disk, g->boot_overlay, err);
+}
+
+int guest_cloud_check(const struct config *c, struct error *err) {
+        int64_t size = c->image[0] == '/' ? fs_size(c->image) : 1;
+        if (size > 0 && !fs_is_dir(c->image))
+                return 0;
+        int r = err_set(err, ERR_USAGE, size < 0 ? (int)-size : EINVAL, "IMAGE: cannot use %s: %s", c->image,
+                        size < 0 ? strerror((int)-size) : "not a file with something in it");
+        err_hint(err, "k3s-vm configure IMAGE=" CLOUD_IMAGE_DEFAULT);
         return r;
 }
 

@@ -47,13 +47,15 @@ static char *given_guest(const struct lifecycle *l) {
 }
 
 static int check_flavor(const struct lifecycle *l, struct error *err) {
+        if (guest_is_cloud(l->config))
+                return guest_cloud_check(l->config, err);
         const char *flavor = l->config->flavor;
         _cleanup_free_ char *given = given_guest(l);
         _cleanup_guest_ struct guest *guest = NULL;
         int r = 0;
         if (given)
                 r = guest_load(given, &guest, err) < 0 ? err_wrap(err, -EINVAL, "FLAVOR=%s", flavor) : 0;
-        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian") && !str_eq(flavor, "cloud"))
+        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian"))
                 r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
         if (r < 0 && err)
                 err->code = ERR_USAGE;
@@ -227,8 +229,7 @@ static int ensure_disk(const struct lifecycle *l, struct state *s, struct error 
         if (r < 0)
                 return r;
         if (!fs_exists(l->project->data_disk))
-                r = qemu_create_overlay(l->project->data_disk, wanted, guest->boot_overlay ? guest->boot_disk : NULL,
-                                        guest->boot_overlay, err);
+                r = guest_create_disk(guest, l->project->data_disk, wanted, err);
         else if ((r = guest_check_base(guest, l->project->data_disk, err)) < 0)
                 return r;
         else if (s->disk_gib < wanted) {
