@@ -43,7 +43,7 @@ BASE := err buf strv fs fs_copy proc proc_run loop progress library interrupt so
 TOOLS := banner json yaml yaml_scalar yaml_locate digest checksums verified tail archive archive_iso archive_stream http http_many \
 	http_download remote remote_exec remote_copy remote_get qmp qmp_job sandbox confine relay
 DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
-	guest guest_nixos image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \
+	guest guest_nixos guest_cloud cloud_image seed image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \
 	supervise_qemu supervise_suspend suspend suspend_disk suspend_files suspend_memory suspend_machine snapshot lifecycle_snapshot doze supervise_idle starter control clock agent clock_guest launch kube kube_call \
 	health kubeconfig manifest pod_env web_service discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
 	container_image scaffold k3s_config registries prepare lifecycle versions upgrade standstill ready diagnose autostart

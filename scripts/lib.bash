@@ -64,6 +64,11 @@ test  cmd:clang-format          clang-format           clang-tools-extra clang  
 test  cmd:clang                 clang                  clang             clang           clang
 test  cmd:bsdtar                libarchive-tools       bsdtar            libarchive      bsdtar
 test  cmd:faketime              faketime               libfaketime       libfaketime     libfaketime
+test  cmd:isoinfo               genisoimage            genisoimage       cdrtools        mkisofs
+test  cmd:syslinux              syslinux               -                 -               -
+test  file:/usr/lib/syslinux/mbr/mbr.bin syslinux-common -               -               -
+test  cmd:mkfs.fat              dosfstools             -                 -               -
+test  cmd:sfdisk                fdisk                  -                 -               -
 test  cmd:zsh                 zsh                    zsh               zsh             zsh
 test  cmd:fish                fish                   fish              fish            fish
 EOF

@@ -11,6 +11,7 @@
 
 #include <k3s-vm/buf.h>
 #include <k3s-vm/err.h>
+#include <k3s-vm/progress.h>
 
 struct archive_stream;
 
@@ -25,6 +26,10 @@ DEFINE_FREEP(struct archive_stream, archive_stream_free)
 
 /* At most @len bytes, 0 at the end. A file that is cut off or damaged is -EBADMSG. */
 ssize_t archive_stream_read(struct archive_stream *s, void *data, size_t len, struct error *err);
+
+/* Writes the file @from without its compression to the new file @to, 0600, zeros as holes. */
+int archive_expand(const char *from, const char *to, struct progress *progress, struct progress_phase *phase,
+                   struct error *err);
 
 /* Members of a tar for archive_scan(): it fills in @contents of those that are there, files of at most @max bytes. */
 struct archive_member {

@@ -30,6 +30,7 @@ struct config {
         uint16_t web_node_port;   /* WEB_NODE_PORT: the guest's side; default: that of the project's Service
                                    * (web_service.h), WEB_PORT if in 30000..32767, 30080 */
         char *flavor;             /* FLAVOR: auto, nixos, debian, cloud, or a folder with guest.json (absolute) */
+        char *image;              /* IMAGE: a cloud image's name, a URL with its hash, or an absolute path */
         char *k3s_version;        /* K3S_VERSION: stable, latest, a channel, vX.Y.Z+k3sN, offline, none, or the
                                    * absolute path of a k3s binary */
         char *k3s_args;           /* K3S_ARGS: more arguments for `k3s server`, words separated by blanks */

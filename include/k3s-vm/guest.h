@@ -13,6 +13,9 @@ struct guest {
         /* Boot: kernel, initrd and command line, or a disk that boots itself. Absolute paths. */
         char *kernel, *initrd, *cmdline;
         char *boot_disk;
+        char *boot_overlay; /* format of the boot disk ("raw" or "qcow2"), on which the VM's own disk is an overlay;
+                             * NULL: the boot disk is raw and not written to */
+        bool boot_uefi;     /* the boot disk has no boot loader for BIOS firmware */
         char *root_image, *root_serial;       /* NULL: the initrd is the root */
         char *data_serial, *data_mount;       /* NULL: no data disk */
         char *provision;                      /* "credentials" or "nocloud" */

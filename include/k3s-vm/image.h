@@ -38,6 +38,11 @@ int image_digest(struct digest *digest, const char *path, struct error *err);
  * is its folder for temporary files. */
 int image_run(const struct image_builder *builder, const char *const *argv, const char *scripts, const char *log_path,
               struct progress *progress, struct error *err);
+/* The same for what is not made by a script: @make puts it into the folder @work, under the name @key in the cache. */
+typedef int image_make_fn(const char *work, struct progress_phase *phase, void *userdata, struct error *err);
+int image_ensure_made(const struct project *p, const struct image_builder *builder, const char *key,
+                      image_make_fn *make, void *userdata, struct progress *progress, char **ret_dir,
+                      struct error *err);
 /* For tests: the same with the builder's files in the folder @scripts, and results in @folder; both exist. */
 int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
                       struct progress *progress, char **ret_dir, bool *ret_built, struct error *err);

@@ -20,6 +20,8 @@ struct qemu_spec {
         const char *uuid;
         const char *runtime_dir;  /* where the sockets are; they reach QEMU by descriptor */
         const char *payload_path; /* NULL: none */
+        const char *seed_path;    /* for cloud-init; NULL: none */
+        const char *firmware;     /* NULL: QEMU's own BIOS */
         const char *machine_id;   /* 32 hexadecimal digits */
         bool kvm;
         /* systemd credentials: name and the file that holds it. */
@@ -37,6 +39,9 @@ void qemu_update_forwards(struct strv *argv, const struct config *c);
 void qemu_forwards(const struct strv *argv, struct strv *ret);
 /* Gives an argument vector these and no others. */
 void qemu_set_forwards(struct strv *argv, const struct strv *rules);
+
+/* The network card's address; the caller frees. */
+char *qemu_mac(const char *uuid);
 
 /* @s with every comma doubled, as QEMU's option parsers want it; the caller frees. */
 char *qemu_escape(const char *s);
@@ -73,4 +78,6 @@ int qemu_snapshot_disk(const char *path, enum qemu_snapshot what, const char *ta
 /* qemu-img create of a qcow2 disk; refuses to overwrite (-EEXIST). Grown with qemu-img resize, never
  * shrunk. Both need the VM to be down. */
 int qemu_create_disk(const char *path, unsigned gib, struct error *err);
+/* The same as an overlay of @base, a disk of the format @base_format ("raw", "qcow2"). */
+int qemu_create_overlay(const char *path, unsigned gib, const char *base, const char *base_format, struct error *err);
 int qemu_grow_disk(const char *path, unsigned gib, struct error *err);

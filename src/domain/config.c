@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include <k3s-vm/cloud_image.h>
 #include <k3s-vm/config.h>
 #include <k3s-vm/dotenv.h>
 #include <k3s-vm/fs.h>
@@ -30,6 +31,7 @@ enum key_id {
         KEY_WEB_NODE_PORT,
         KEY_FORWARDS,
         KEY_FLAVOR,
+        KEY_IMAGE,
         KEY_K3S_VERSION,
         KEY_K3S_ARGS,
         KEY_K3S_AIRGAP_IMAGES,
@@ -64,6 +66,8 @@ static const struct config_key keys[N_KEYS] = {
                 [KEY_FORWARDS] = {"FORWARDS", "", "more ports, \"HERE:IN_THE_VM ...\"", CONFIG_RESTART},
                 [KEY_FLAVOR] = {"FLAVOR", "auto", "auto, nixos, debian, cloud, or a folder with guest.json",
                                 CONFIG_RESET},
+                [KEY_IMAGE] = {"IMAGE", CLOUD_IMAGE_DEFAULT,
+                               "cloud image: a name, a URL with #sha256:HASH, or the path of a file", CONFIG_RESET},
                 [KEY_K3S_VERSION] = {"K3S_VERSION", "stable",
                                      "stable, latest, a channel, a version, the path of a k3s binary, offline or none",
                                      CONFIG_RESET},
@@ -120,6 +124,7 @@ static const struct rule rules[N_KEYS] = {
                 [KEY_WEB_NODE_PORT] = PORT(web_node_port),
                 [KEY_FORWARDS] = {.kind = RULE_FORWARDS},
                 [KEY_FLAVOR] = TEXT(flavor, config_check_flavor),
+                [KEY_IMAGE] = TEXT(image, config_check_image),
                 [KEY_K3S_VERSION] = TEXT(k3s_version, config_check_k3s_version),
                 [KEY_K3S_ARGS] = TEXT(k3s_args, config_check_words),
                 [KEY_K3S_AIRGAP_IMAGES] = TEXT(k3s_images, config_check_path),

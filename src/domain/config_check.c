@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include <k3s-vm/cloud_image.h>
 #include <k3s-vm/fs.h>
 
 #include "config_check.h"
@@ -144,6 +145,24 @@ int config_check_k3s_version(const struct project *p, const char *text, char **r
                               "none "
                               "or the path of a k3s binary",
                               text);
+        *ret = xstrdup(text);
+        return 0;
+}
+
+int config_check_image(const struct project *p, const char *text, char **ret, struct error *err) {
+        if (str_starts(text, "https://") || str_starts(text, "http://")) {
+                if (!str_starts(text, "https://") || !cloud_url_hash(text))
+                        return refuse(err, "must begin with https:// and end with its hash, #sha256:… or #sha512:…",
+                                      text);
+        } else if (strchr(text, '/'))
+                return resolve(p, text, ret, err);
+        else if (!cloud_publisher(text)) {
+                _cleanup_free_ char *names = cloud_publisher_names(),
+                                    *allowed = xasprintf(
+                                                    "must be one of %s, a URL with its hash, or a path with a slash",
+                                                    names);
+                return refuse(err, allowed, text);
+        }
         *ret = xstrdup(text);
         return 0;
 }

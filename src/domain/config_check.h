@@ -17,7 +17,7 @@ int config_check_forwards(const char *text, struct forward **ret, size_t *ret_n,
 typedef int config_check_fn(const struct project *p, const char *text, char **ret, struct error *err);
 config_check_fn config_check_name, config_check_flavor, config_check_k3s_version, config_check_words, config_check_path,
                 config_check_accel, config_check_switch, config_check_output_path, config_check_dns, config_check_https,
-                config_check_mirror, config_check_mirrors;
+                config_check_mirror, config_check_mirrors, config_check_image;
 
 /* The folder's name made into a DNS label: "k3s-vm-my-shop"; the caller frees. */
 char *config_default_name(const char *root);

@@ -16,10 +16,11 @@
 void guest_free(struct guest *g) {
         if (!g)
                 return;
-        char *strings[] = {g->dir,        g->flavor,         g->system,       g->version,
-                           g->kernel,     g->initrd,         g->cmdline,      g->boot_disk,
-                           g->root_image, g->root_serial,    g->data_mount,   g->data_serial,
-                           g->provision,  g->payload_serial, g->payload_name, g->payload_version};
+        char *strings[] = {g->boot_overlay,   g->dir,        g->flavor,         g->system,
+                           g->version,        g->kernel,     g->initrd,         g->cmdline,
+                           g->boot_disk,      g->root_image, g->root_serial,    g->data_mount,
+                           g->data_serial,    g->provision,  g->payload_serial, g->payload_name,
+                           g->payload_version};
         for (size_t i = 0; i < ELEMENTSOF(strings); i++)
                 free(strings[i]);
         free(g);
@@ -87,8 +88,13 @@ static int parse_boot(struct guest *g, const struct json *j, struct error *err) 
         bool direct = json_get(boot, "kernel") != NULL;
         if (direct == (g->boot_disk != NULL))
                 return bad(err, "boot", "needs either a kernel or a disk");
-        if (!direct)
-                return 0;
+        if (!direct) {
+                r = get_text(boot, "overlay", "boot.overlay", 8, false, &g->boot_overlay, err);
+                if (r == 0 && g->boot_overlay && !str_eq(g->boot_overlay, "raw") && !str_eq(g->boot_overlay, "qcow2"))
+                        r = bad(err, "boot.overlay", "is neither 'raw' nor 'qcow2'");
+                g->boot_uefi = json_bool_or(json_get(boot, "uefi"), false);
+                return r;
+        }
         r = get_file(g->dir, boot, "kernel", "boot.kernel", true, &g->kernel, err);
         if (r == 0)
                 r = get_file(g->dir, boot, "initrd", "boot.initrd", false, &g->initrd, err);
@@ -111,6 +117,8 @@ static int parse_drives(struct guest *g, const struct json *j, struct error *err
                         r = get_text(data, "mount", "data.mount", NAME_MAX_LEN, true, &g->data_mount, err);
                 if (r == 0 && *g->data_mount != '/')
                         r = bad(err, "data.mount", "is not an absolute path");
+                if (r == 0 && g->boot_overlay)
+                        r = bad(err, "data", "cannot be there beside boot.overlay: the overlay is the VM's disk");
         }
         return r;
 }

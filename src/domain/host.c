@@ -131,6 +131,7 @@ static const struct package packages[] = {
                  "openssh"},
                 {"xz", "xz-utils", "xz", "xz", "xz", "xz", "xz"},
                 {"newuidmap", "uidmap", "shadow-utils", "shadow", "shadow", "shadow-uidmap", NULL},
+                {"OVMF.fd", "ovmf", "edk2-ovmf", "edk2-ovmf", "qemu-ovmf-x86_64", "ovmf", NULL},
                 {"kubectl", NULL, NULL, "kubectl", NULL, "kubectl", "kubectl"},
                 {"k9s", NULL, NULL, "k9s", "k9s", "k9s", "k9s"},
                 {"nix", "nix-bin", NULL, "nix", NULL, "nix", NULL},

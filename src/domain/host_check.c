@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/guest_cloud.h>
 #include <k3s-vm/guest_nixos.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/ports.h>
@@ -245,8 +246,12 @@ static void check_guest_tools(struct survey *s) {
         static const char *const debian[] = {"apt-get", "dpkg-deb", "mmdebstrap", "mkfs.erofs", "cpio",
                                              "lz4",     "xz",       "zstd",       NULL};
         const char *flavor = s->config ? s->config->flavor : "auto";
-        if (strchr(flavor, '/') || str_eq(flavor, "cloud"))
+        if (strchr(flavor, '/'))
                 return;
+        if (s->config && guest_is_cloud(s->config)) {
+                add(s, "guest-tools", CHECK_OK, xasprintf("the guest is the cloud image %s", s->config->image), NULL);
+                return;
+        }
         bool cached = has_guest(s), nixos = guest_nixos_wanted(flavor);
         if (nixos)
                 check_nix(s, cached && guest_nixos_made(s->project));

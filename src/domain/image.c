@@ -26,6 +26,9 @@ struct build {
         struct progress *progress;
         struct progress_phase *phase;
         char *doing;
+        const char *scripts; /* the builder's files */
+        image_make_fn *make; /* or what is done in their place */
+        void *userdata;
 };
 
 /* The script's own words: "phase TEXT" and "progress DONE TOTAL". */
@@ -186,7 +189,7 @@ int image_run(const struct image_builder *builder, const char *const *argv, cons
 }
 
 /* Builds into a temporary folder beside @final and renames it into place. */
-static int build_into(struct build *b, const char *scripts, const char *folder, const char *final, struct error *err) {
+static int build_into(struct build *b, const char *folder, const char *final, struct error *err) {
         int r = check_room(b->builder, folder, err);
         if (r < 0)
                 return r;
@@ -195,8 +198,13 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         if (r < 0)
                 return r;
         _cleanup_close_ int hold _unused_ = fs_hold_path(work);
-        _cleanup_free_ char *log_path = xasprintf("%s.log", final), *script = path_join(scripts, "build");
-        r = run_builder(b, (const char *const[]){script, work, NULL}, scripts, log_path, err);
+        _cleanup_free_ char *log_path = xasprintf("%s.log", final);
+        if (b->make)
+                r = b->make(work, b->phase, b->userdata, err);
+        else {
+                _cleanup_free_ char *script = path_join(b->scripts, "build");
+                r = run_builder(b, (const char *const[]){script, work, NULL}, b->scripts, log_path, err);
+        }
         _cleanup_free_ char *complete = path_join(work, b->builder->complete);
         if (r == 0 && !fs_exists(complete))
                 r = err_set(err, ERR_FAILED, EIO, "the %s's builder left no %s", b->builder->text,
@@ -214,12 +222,9 @@ static int build_into(struct build *b, const char *scripts, const char *folder, 
         return r;
 }
 
-static int ensure_locked(struct build *b, const char *scripts, const char *folder, char **ret_dir, bool *ret_built,
+static int ensure_locked(struct build *b, const char *key, const char *folder, char **ret_dir, bool *ret_built,
                          struct error *err) {
-        _cleanup_free_ char *key = NULL;
-        int r = image_key(b->builder, scripts, &key, err);
-        if (r < 0)
-                return r;
+        int r = 0;
         _cleanup_free_ char *final = path_join(folder, key);
         _cleanup_free_ char *complete = path_join(final, b->builder->complete);
         bool built = false;
@@ -238,7 +243,7 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
                 if (!fs_exists(complete)) {
                         fs_sweep_path(folder, ".building.", "");
                         begin(b);
-                        r = build_into(b, scripts, folder, final, err);
+                        r = build_into(b, folder, final, err);
                         end(b, r);
                         built = r == 0;
                 }
@@ -254,8 +259,21 @@ static int ensure_locked(struct build *b, const char *scripts, const char *folde
 
 int image_ensure_from(const char *scripts, const char *folder, const struct image_builder *builder,
                       struct progress *progress, char **ret_dir, bool *ret_built, struct error *err) {
-        struct build b = {.builder = builder, .progress = progress};
-        return ensure_locked(&b, scripts, folder, ret_dir, ret_built, err);
+        struct build b = {.builder = builder, .progress = progress, .scripts = scripts};
+        _cleanup_free_ char *key = NULL;
+        int r = image_key(builder, scripts, &key, err);
+        if (r == 0)
+                r = ensure_locked(&b, key, folder, ret_dir, ret_built, err);
+        return r;
+}
+
+int image_ensure_made(const struct project *p, const struct image_builder *builder, const char *key,
+                      image_make_fn *make, void *userdata, struct progress *progress, char **ret_dir,
+                      struct error *err) {
+        struct build b = {.builder = builder, .progress = progress, .make = make, .userdata = userdata};
+        _cleanup_free_ char *name = xasprintf("%ss", builder->name), *folder = path_join(p->cache_dir, name);
+        int r = fs_mkdir_p(folder, 0755, err);
+        return r < 0 ? r : ensure_locked(&b, key, folder, ret_dir, NULL, err);
 }
 
 int image_ensure(const struct project *p, const struct image_builder *builder, struct progress *progress,

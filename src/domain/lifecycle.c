@@ -5,7 +5,7 @@
 
 #include <k3s-vm/agent.h>
 #include <k3s-vm/fs.h>
-#include <k3s-vm/guest.h>
+#include <k3s-vm/guest_cloud.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/lifecycle.h>
@@ -13,6 +13,7 @@
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/ready.h>
 #include <k3s-vm/registries.h>
+#include <k3s-vm/seed.h>
 #include <k3s-vm/snapshot.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/suspend.h>
@@ -156,6 +157,11 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
         _cleanup_free_ char *machine_id = strv_join(&parts, "");
         static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config",
                                             REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
+        bool seeded = str_eq(guest->provision, "nocloud");
+        _cleanup_free_ char *seed = seed_path(p), *firmware = NULL;
+        r = guest_firmware(guest, &firmware, err);
+        if (r < 0)
+                return r;
         _cleanup_strv_ struct strv paths = {0};
         struct qemu_credential credentials[ELEMENTSOF(names)];
         size_t n_credentials = 0;
@@ -174,10 +180,12 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
                         .uuid = s->uuid,
                         .runtime_dir = runtime_dir,
                         .payload_path = guest->payload_serial ? s->payload_path : NULL,
+                        .seed_path = seeded ? seed : NULL,
+                        .firmware = firmware,
                         .machine_id = machine_id,
                         .kvm = kvm,
                         .credentials = credentials,
-                        .n_credentials = n_credentials,
+                        .n_credentials = seeded ? 0 : n_credentials,
         };
         _cleanup_strv_ struct strv argv = {0};
         qemu_argv(&spec, &argv);

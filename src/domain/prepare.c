@@ -9,6 +9,7 @@
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
+#include <k3s-vm/guest_cloud.h>
 #include <k3s-vm/guest_nixos.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/image.h>
@@ -18,6 +19,7 @@
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/registries.h>
 #include <k3s-vm/remote.h>
+#include <k3s-vm/seed.h>
 #include <k3s-vm/suspend.h>
 
 #include "lifecycle_internal.h"
@@ -49,6 +51,8 @@ static char *given_guest(const struct lifecycle *l) {
 }
 
 static int check_flavor(const struct lifecycle *l, struct error *err) {
+        if (guest_is_cloud(l->config))
+                return guest_cloud_check(l->config, err);
         const char *flavor = l->config->flavor;
         _cleanup_free_ char *given = given_guest(l);
         _cleanup_guest_ struct guest *guest = NULL;
@@ -82,6 +86,8 @@ static int ensure_guest(const struct lifecycle *l, struct state *s, struct error
         if (uses_nixos(l, s))
                 r = guest_nixos_ensure(l->project, fs_exists(l->project->data_disk) ? s->payload_version : NULL,
                                        l->progress, &dir, err);
+        else if (!dir && guest_is_cloud(l->config))
+                r = guest_cloud_ensure(l->project, l->config, l->progress, &dir, err);
         else if (!dir)
                 r = image_ensure(l->project, &debian_guest, l->progress, &dir, NULL, err);
         if (r < 0)
@@ -235,9 +241,14 @@ int lifecycle_fetch(const struct lifecycle *l, bool with_images, struct state **
 
 static int ensure_disk(const struct lifecycle *l, struct state *s, struct error *err) {
         unsigned wanted = l->config->disk_gib;
-        int r = 0;
+        _cleanup_guest_ struct guest *guest = NULL;
+        int r = guest_load(s->guest_dir, &guest, err);
+        if (r < 0)
+                return r;
         if (!fs_exists(l->project->data_disk))
-                r = qemu_create_disk(l->project->data_disk, wanted, err);
+                r = guest_create_disk(guest, l->project->data_disk, wanted, err);
+        else if ((r = guest_check_base(guest, l->project->data_disk, err)) < 0)
+                return r;
         else if (s->disk_gib < wanted) {
                 /* A saved state is of the disk as it was, its size too. */
                 if (suspend_exists(l->project)) {
@@ -283,6 +294,9 @@ static bool holds(const char *path, const struct buf *b) {
  * alone, as its time tells whether a suspended guest has read it. */
 static int write_credentials(const struct lifecycle *l, const struct state *s, struct error *err) {
         const struct project *p = l->project;
+        _cleanup_guest_ struct guest *guest = NULL;
+        if (guest_load(s->guest_dir, &guest, NULL) == 0 && str_eq(guest->provision, "nocloud"))
+                return seed_write(p, l->config, s->uuid, err);
         int r = fs_mkdir_p(p->credentials_dir, 0700, err);
         if (r < 0)
                 return r;

@@ -11,7 +11,7 @@
 
 /* Slots on q35's root bus. They are part of the virtual hardware: the guest's device names and a saved
  * state hang on them, so they do not depend on which other devices there are. */
-enum slot { SLOT_NET = 2, SLOT_ROOT, SLOT_DATA, SLOT_PAYLOAD, SLOT_RNG, SLOT_BALLOON, SLOT_PVPANIC };
+enum slot { SLOT_NET = 2, SLOT_ROOT, SLOT_DATA, SLOT_PAYLOAD, SLOT_RNG, SLOT_BALLOON, SLOT_PVPANIC, SLOT_SEED };
 
 char *qemu_escape(const char *s) {
         _cleanup_buf_ struct buf b = BUF_INIT(0);
@@ -83,6 +83,8 @@ static void push_monitors(const struct qemu_spec *spec, struct strv *v) {
 }
 
 static void push_boot(const struct qemu_spec *spec, struct strv *v) {
+        if (spec->firmware)
+                push2(v, "-bios", spec->firmware);
         if (!spec->guest->kernel)
                 return;
         push2(v, "-kernel", spec->guest->kernel);
@@ -111,29 +113,45 @@ static void push_read_only_drive(struct strv *v, const char *node, const char *p
 static void push_drives(const struct qemu_spec *spec, struct strv *v) {
         const struct guest *g = spec->guest;
         const char *image = g->boot_disk ? g->boot_disk : g->root_image;
-        if (image)
+        if (g->boot_overlay) {
+                /* A node of its own: the overlay's header names the base as well, by a path that may have changed. */
+                _cleanup_free_ char *escaped = qemu_escape(image);
+                strv_push(v, "-blockdev");
+                strv_pushf(v, "driver=%s,node-name=base,read-only=on,file.driver=file,file.filename=%s",
+                           g->boot_overlay, escaped);
+        } else if (image)
                 push_read_only_drive(v, "root", image, g->root_serial ? g->root_serial : "k3s-vm-root", SLOT_ROOT,
                                      g->boot_disk ? ",bootindex=1" : "");
-        if (g->data_serial) {
+        if (g->data_serial || g->boot_overlay) {
                 _cleanup_free_ char *escaped = qemu_escape(spec->project->data_disk);
                 strv_push(v, "-blockdev");
                 /* `discard` counts on both layers: the file's is what gives the room back. */
                 strv_pushf(v,
-                           "driver=qcow2,node-name=data,discard=unmap,detect-zeroes=unmap,file.driver=file,"
+                           "driver=qcow2,node-name=data,%sdiscard=unmap,detect-zeroes=unmap,file.driver=file,"
                            "file.discard=unmap,file.filename=%s",
-                           escaped);
+                           g->boot_overlay ? "backing=base," : "", escaped);
                 strv_push(v, "-device");
                 /* A write that the host cannot take (no room, over quota) pauses the VM instead of
                  * reaching the guest as a broken disk; the supervisor resumes it. */
-                strv_pushf(v, "virtio-blk-pci,id=data-disk,drive=data,serial=%s,addr=0x%x,werror=stop,rerror=report",
-                           g->data_serial, (unsigned)SLOT_DATA);
+                strv_pushf(v, "virtio-blk-pci,id=data-disk,drive=data,serial=%s,addr=0x%x,werror=stop,rerror=report%s",
+                           g->data_serial ? g->data_serial : "k3s-vm-data", (unsigned)SLOT_DATA,
+                           g->boot_overlay ? ",bootindex=1" : "");
         }
         if (g->payload_serial && spec->payload_path)
                 push_read_only_drive(v, "payload", spec->payload_path, g->payload_serial, SLOT_PAYLOAD, "");
+        if (spec->seed_path)
+                push_read_only_drive(v, "seed", spec->seed_path, "k3s-vm-seed", SLOT_SEED, "");
 }
 
 char *qemu_forward_rule(const struct forward *f) {
         return xasprintf("tcp:127.0.0.1:%u-" GUEST_ADDRESS ":%u", f->host_port, f->guest_port);
+}
+
+/* Its lower half is the end of the UUID: stable, and different from VM to VM. */
+char *qemu_mac(const char *uuid) {
+        size_t len = strlen(uuid);
+        const char *tail = len >= 6 ? uuid + len - 6 : "000000";
+        return xasprintf("52:54:00:%.2s:%.2s:%.2s", tail, tail + 2, tail + 4);
 }
 
 static void push_network(const struct qemu_spec *spec, struct strv *v) {
@@ -149,13 +167,11 @@ static void push_network(const struct qemu_spec *spec, struct strv *v) {
         }
         push2(v, "-netdev", buf_str(&b));
 
-        /* The address's lower half is the end of the UUID: stable, and different from VM to VM. */
-        size_t len = strlen(spec->uuid);
-        const char *tail = len >= 6 ? spec->uuid + len - 6 : "000000";
+        _cleanup_free_ char *mac = qemu_mac(spec->uuid);
         strv_push(v, "-device");
         /* No boot ROM: it is loaded and run by the firmware, and nothing here boots from the network. */
-        strv_pushf(v, "virtio-net-pci,id=nic0,netdev=" QEMU_NETDEV ",mac=52:54:00:%.2s:%.2s:%.2s,romfile=,addr=0x%x",
-                   tail, tail + 2, tail + 4, (unsigned)SLOT_NET);
+        strv_pushf(v, "virtio-net-pci,id=nic0,netdev=" QEMU_NETDEV ",mac=%s,romfile=,addr=0x%x", mac,
+                   (unsigned)SLOT_NET);
 }
 
 #define FIXED_FORWARDS 3 /* forward_configured() has them first */

@@ -140,7 +140,7 @@ static int run_qemu_img(const char *const *argv, const char *what, struct error 
         return 0;
 }
 
-int qemu_create_disk(const char *path, unsigned gib, struct error *err) {
+int qemu_create_overlay(const char *path, unsigned gib, const char *base, const char *base_format, struct error *err) {
         if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
                 return err_set(err, ERR_STATE, EEXIST, "cannot create the disk %s: it is there already", path);
         /* Made under another name: a program killed meanwhile must not leave half a disk under this one. */
@@ -148,7 +148,8 @@ int qemu_create_disk(const char *path, unsigned gib, struct error *err) {
         int r = fs_unlink(temporary, err);
         if (r < 0)
                 return r;
-        const char *const argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", temporary, size, NULL};
+        const char *const argv[] = {"qemu-img", "create",           "-q", "-f", "qcow2",     temporary,
+                                    size,       base ? "-b" : NULL, base, "-F", base_format, NULL};
         _cleanup_free_ char *what = xasprintf("cannot create the disk %s", path);
         r = run_qemu_img(argv, what, err);
         if (r == 0 && chmod(temporary, 0600) < 0)
@@ -161,6 +162,10 @@ int qemu_create_disk(const char *path, unsigned gib, struct error *err) {
         if (r < 0)
                 fs_unlink(temporary, NULL);
         return r;
+}
+
+int qemu_create_disk(const char *path, unsigned gib, struct error *err) {
+        return qemu_create_overlay(path, gib, NULL, NULL, err);
 }
 
 int qemu_grow_disk(const char *path, unsigned gib, struct error *err) {

@@ -94,6 +94,7 @@ static const char *topic(const char *line) {
                       {"-kernel ", "the guest's kernel"},
                       {"-initrd ", "the guest's kernel"},
                       {"-append ", "the guest's name or name server"},
+                      {"-blockdev driver=raw,node-name=seed", "what cloud-init is given"},
                       {"-blockdev ", "a read-only disk of the guest"},
                       {"-fw_cfg ", "K3S_ARGS, REGISTRY_MIRRORS or a key"},
                       {"processor ", "the host's processor"}};

@@ -5,9 +5,11 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <k3s-vm/archive_stream.h>
 #include <k3s-vm/fs.h>
+#include <k3s-vm/interrupt.h>
 #include <k3s-vm/strv.h>
 
 #include "archive_internal.h"
@@ -90,6 +92,54 @@ void archive_stream_free(struct archive_stream *s) {
         buf_free(&s->pending);
         free(s->path);
         free(s);
+}
+
+/* The zeros at the start of each block of a file system's size become holes. */
+static int write_sparse(int fd, const char *data, size_t len) {
+        static const char zeros[4096];
+        for (size_t n; len > 0; data += n, len -= n) {
+                n = len < sizeof(zeros) ? len : sizeof(zeros);
+                if (memcmp(data, zeros, n) == 0) {
+                        if (lseek(fd, (off_t)n, SEEK_CUR) < 0)
+                                return -errno;
+                        continue;
+                }
+                while (n < len && (len - n < sizeof(zeros) || memcmp(data + n, zeros, sizeof(zeros)) != 0))
+                        n += len - n < sizeof(zeros) ? len - n : sizeof(zeros);
+                int r = fs_write_all(fd, data, n);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int archive_expand(const char *from, const char *to, struct progress *progress, struct progress_phase *phase,
+                   struct error *err) {
+        _cleanup_archive_stream_ struct archive_stream *s = NULL;
+        int r = archive_stream_open(from, &s, err);
+        if (r < 0)
+                return r;
+        _cleanup_close_ int fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return err_errno(err, errno, "cannot write %s", to);
+        _cleanup_free_ char *block = xcalloc(1, BLOCK_BYTES);
+        int64_t size = fs_size(from);
+        uint64_t total = size > 0 ? (uint64_t)size : 0;
+        ssize_t n;
+        while ((n = archive_stream_read(s, block, BLOCK_BYTES, err)) > 0) {
+                r = interrupt_check(err);
+                if (r < 0)
+                        return r;
+                r = write_sparse(fd, block, (size_t)n);
+                if (r < 0)
+                        return err_errno(err, -r, "cannot write %s", to);
+                off_t read_bytes = lseek(s->fd, 0, SEEK_CUR);
+                progress_update(progress, phase, "unpacking", read_bytes > 0 ? (uint64_t)read_bytes : 0, total,
+                                "bytes");
+        }
+        if (n == 0 && ftruncate(fd, lseek(fd, 0, SEEK_CUR)) < 0)
+                return err_errno(err, errno, "cannot write %s", to);
+        return (int)n;
 }
 
 /* A folder as a tar. */

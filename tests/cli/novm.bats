@@ -51,8 +51,27 @@ snapshot_but_lock() {
   before=$(snapshot_but_lock)
   fails_with 2 'k3s-vm configure FLAVOR=auto' env FLAVOR=nixos K3S_VERSION=none "$K3S_VM"
   fails_with 2 'k3s-vm configure FLAVOR=auto' env FLAVOR=/nowhere K3S_VERSION=none "$K3S_VM" setup
+  fails_with 2 'k3s-vm configure IMAGE=ubuntu-24.04' env FLAVOR=cloud IMAGE=./nowhere.img K3S_VERSION=none "$K3S_VM"
+  fails_with 2 'k3s-vm configure IMAGE=ubuntu-24.04' env IMAGE=/etc K3S_VERSION=none "$K3S_VM" setup
   fails_with 2 'k3s-vm configure K3S_ARGS=' env K3S_ARGS=traefik K3S_VERSION=none "$K3S_VM"
   diff <(echo "$before") <(snapshot_but_lock)
+}
+
+@test "a cloud image that cannot be reached, or is none, is an error that says what to do" {
+  fails_with 1 'cannot find the cloud image of Debian 12' env IMAGE=debian-12 MIRROR_IMAGES=https://127.0.0.1:1 \
+    K3S_VERSION=none "$K3S_VM" setup
+  [[ $stderr == *'k3s-vm configure IMAGE=./debian-12-genericcloud-amd64.qcow2'* ]]
+  # The default where nothing can be built.
+  mkdir bin
+  ln -s "$(command -v qemu-img)" "$(command -v qemu-system-x86_64)" bin/
+  fails_with 1 'cannot find the cloud image of Ubuntu 24.04' env PATH="$PWD/bin" MIRROR_IMAGES=https://127.0.0.1:1 \
+    K3S_VERSION=none "$K3S_VM"
+  echo '<html>' >no.img
+  fails_with 2 'no.img cannot be used' env IMAGE=./no.img K3S_VERSION=none "$K3S_VM" setup
+  qemu-img create -q -f qcow2 -b /etc/passwd -F raw other.qcow2
+  fails_with 2 'refers to other files' env IMAGE=./other.qcow2 K3S_VERSION=none "$K3S_VM" setup
+  qemu-img create -q -f qcow2 large.qcow2 30G
+  fails_with 2 'k3s-vm configure VM_DISK=30' env IMAGE=./large.qcow2 K3S_VERSION=none "$K3S_VM" setup
 }
 
 @test "a disk that is to become smaller is refused before anything is made" {

@@ -58,6 +58,25 @@ static void reads_a_guest_that_boots_itself_with_its_payload_baked_in(void **sta
         assert_string_equal(g->payload_version, "v1.30.1+k3s1");
 }
 
+static void reads_a_guest_whose_vms_write_to_an_overlay(void **state _unused_) {
+#define CLOUD(boot, more) \
+        "{\"schema\":1,\"flavor\":\"cloud\",\"system\":\"x86_64-linux\",\"version\":\"x\"," \
+        "\"boot\":{\"disk\":\"disk.img\"," boot "},\"provision\":\"nocloud\"" more "}"
+        _cleanup_guest_ struct guest *g = NULL;
+        assert_int_equal(parse(CLOUD("\"overlay\":\"qcow2\",\"uefi\":true", ""), &g, NULL), 0);
+        assert_string_equal(g->boot_overlay, "qcow2");
+        assert_true(g->boot_uefi);
+        static const char *const wrong[] = {
+                        CLOUD("\"overlay\":\"vmdk\"", ""),
+                        CLOUD("\"overlay\":7", ""),
+                        CLOUD("\"overlay\":\"raw\"", ",\"data\":{\"serial\":\"d\",\"mount\":\"/var\"}"),
+        };
+        for (size_t i = 0; i < ELEMENTSOF(wrong); i++) {
+                _cleanup_guest_ struct guest *none = NULL;
+                assert_int_equal(parse(wrong[i], &none, NULL), -EINVAL);
+        }
+}
+
 /* The Debian guest with @from replaced by @to must be refused with a message that holds @word. */
 static void refuse(const char *from, const char *to, const char *word) {
         const char *at = strstr(DEBIAN, from);
@@ -144,6 +163,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test(reads_a_guest_with_an_attached_payload),
                         cmocka_unit_test(reads_a_guest_that_boots_itself_with_its_payload_baked_in),
+                        cmocka_unit_test(reads_a_guest_whose_vms_write_to_an_overlay),
                         cmocka_unit_test(refuses_what_it_cannot_run),
                         cmocka_unit_test(refuses_files_outside_its_folder),
                         cmocka_unit_test(refuses_serials_that_qemu_would_misread),

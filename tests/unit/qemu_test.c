@@ -104,6 +104,17 @@ static void argv_of_a_disk_that_boots_itself_under_kvm(void **state) {
         compare(&f, "disk-kvm");
 }
 
+static void argv_of_an_overlay_on_a_cloud_image(void **state _unused_) {
+        struct fixture f;
+        fixture_init(&f);
+        f.guest = (struct guest){
+                        .boot_disk = "/g/disk.img", .boot_overlay = "qcow2", .payload_serial = "k3s-vm-payload"};
+        f.spec.seed_path = "/p/.k3s-vm/vm/seed.iso";
+        f.spec.firmware = "/usr/share/ovmf/OVMF.fd";
+        f.spec.n_credentials = 0;
+        compare(&f, "overlay");
+}
+
 static void argv_doubles_commas_in_paths_and_keeps_every_other_byte(void **state) {
         (void)state;
         struct fixture f;
@@ -316,6 +327,7 @@ int main(void) {
                         cmocka_unit_test(forwards_are_brought_up_to_date_behind_the_fixed_ones),
                         cmocka_unit_test(argv_of_a_direct_kernel_boot_under_tcg),
                         cmocka_unit_test(argv_of_a_disk_that_boots_itself_under_kvm),
+                        cmocka_unit_test(argv_of_an_overlay_on_a_cloud_image),
                         cmocka_unit_test(argv_doubles_commas_in_paths_and_keeps_every_other_byte),
                         cmocka_unit_test(argv_tells_the_guest_its_name_server),
                         cmocka_unit_test(argv_leaves_the_payload_out_when_there_is_none),

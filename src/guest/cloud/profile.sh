@@ -1,0 +1,1 @@
+export KUBECONFIG=/etc/rancher/k3s/k3s.yaml
