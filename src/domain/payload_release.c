@@ -6,6 +6,7 @@
 #include <k3s-vm/checksums.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/http.h>
+#include <k3s-vm/interrupt.h>
 #include <k3s-vm/json.h>
 #include <k3s-vm/strv.h>
 
@@ -229,6 +230,14 @@ int release_fetch(const struct releases *k, const char *version, bool with_image
         _cleanup_free_ char *images_asset = xasprintf("k3s-airgap-images-%s.tar.zst", architecture());
         _cleanup_free_ char *there = cached(k, version, images_asset);
         int r = release_fetch_hashes(k, version, err);
+        /* As http_download() does for the files themselves. */
+        for (unsigned pause_ms = 500; r < 0 && pause_ms < 8000 && (r == -EAGAIN || r == -ETIMEDOUT || r == -ECONNRESET);
+             pause_ms *= 2) {
+                error_clear(err);
+                r = interrupt_wait(-1, pause_ms, err);
+                if (r == 0)
+                        r = release_fetch_hashes(k, version, err);
+        }
         if (r == 0)
                 r = fetch_asset(k, version, program_asset(), 0755, progress, phase, &program, err);
         /* One that was put there is made whole if it is not. */

@@ -317,6 +317,24 @@ static void redirects_lead_to_the_file_but_never_to_plain_http(void **state) {
         assert_false(fs_exists(s->path));
 }
 
+static void a_proxy_from_the_environment_is_used_but_not_for_this_machine(void **state) {
+        struct scene *s = scene(state);
+        _cleanup_free_ char *proxy = xasprintf("http://127.0.0.1:%u", server->plain);
+        _cleanup_free_ char *url = xasprintf("https://localhost:%u/data/proxied", server->good);
+        unsetenv("no_proxy");
+        unsetenv("NO_PROXY");
+        setenv("https_proxy", proxy, 1);
+        const struct http_download d = {.url = url, .path = s->path, .hash = s->good, .mode = 0640, .attempts = 1};
+        int r = http_download(s->http, &d, NULL);
+        unsigned proxied = requests("proxied");
+        assert_int_equal(unlink(s->path), 0);
+        download_ok(s, "/data/not-proxied");
+        unsetenv("https_proxy");
+        assert_int_equal(r, 0);
+        assert_int_equal(proxied, 1);
+        assert_int_equal(requests("proxied"), 1);
+}
+
 static void room_is_checked_before_the_download(void **state) {
         struct scene *s = scene(state);
         _cleanup_error_ struct error err = ERROR_INIT;
@@ -546,6 +564,7 @@ int main(void) {
                         scene_test(what_can_pass_is_tried_again_and_what_cannot_is_not),
                         scene_test(a_host_that_does_not_exist_is_no_network),
                         scene_test(redirects_lead_to_the_file_but_never_to_plain_http),
+                        scene_test(a_proxy_from_the_environment_is_used_but_not_for_this_machine),
                         scene_test(room_is_checked_before_the_download),
                         scene_test(a_disk_that_fills_up_is_an_error_and_no_file),
                         scene_test(two_programs_fetch_a_file_once),
