@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <k3s-vm/manifest.h>
+#include <k3s-vm/web_service.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -31,6 +31,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 abort();
         if (m.n > 0)
                 check(&m.items[m.n / 2]);
+        _cleanup_free_ struct node_port *ports = NULL;
+        size_t n = web_service_ports(&m, &ports);
+        const struct node_port *web = web_service_choose(ports, n, 30080);
+        if (web && (web < ports || web >= ports + n || !str_eq(web->service->kind, "Service")))
+                abort();
         return 0;
 }
 
