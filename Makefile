@@ -165,7 +165,7 @@ $O/bench/%: tests/bench/%.c $(LIBRARY)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fno-lto -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) $(LDLIBS)
 
 .PHONY: bench
-bench: all $O/bench/scan $O/bench/download ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
+bench: all $O/bench/scan $O/bench/nixos $O/bench/download ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
 	$(Q)tests/bench/download $O/bench/download
 	$(Q)tests/bench/bench $(BENCH_ARGS)
 
@@ -189,4 +189,4 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 clean: ## remove everything that was built
 	$(Q)rm -rf build bin
 
--include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d $O/bench/download.d
+-include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d $O/bench/nixos.d $O/bench/download.d
