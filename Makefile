@@ -104,13 +104,14 @@ $O/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LTO_$(BUILD)) -MMD -MP -c -o $@ $<
 
 # The guests' and payloads' own files travel inside the program, as a tar with nothing in it that differs
-# from machine to machine.
+# from machine to machine. NixOS' go without their comments.
 EMBEDDED := $(shell find -L src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
 $O/embedded.tar.xz: $(EMBEDDED) Makefile
 	$(call say,TAR,$@)
-	$(Q)mkdir -p $(@D)
-	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --dereference --hard-dereference \
-		-h -C src -cf - guest payload | xz -9e > $@
+	$(Q)rm -rf $O/embedded && mkdir -p $O/embedded && cp -RL src/guest src/payload $O/embedded/
+	$(Q)sed -i '/^[[:space:]]*#\( .*\)\{0,1\}$$/d' $O/embedded/guest/nixos/*
+	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --hard-dereference \
+		-C $O/embedded -cf - guest payload | xz -9e > $@
 
 $O/embedded.o: src/embedded.S $O/embedded.tar.xz
 	$(call say,AS,$<)
@@ -165,7 +166,7 @@ $O/bench/%: tests/bench/%.c $(LIBRARY)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fno-lto -MMD -MP $(LDFLAGS_ALL) -o $@ $< $(LIBRARY) $(LDLIBS)
 
 .PHONY: bench
-bench: all $O/bench/scan $O/bench/download ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
+bench: all $O/bench/scan $O/bench/nixos $O/bench/download ## measure times and sizes with a real cluster (BENCH_ARGS=--quick)
 	$(Q)tests/bench/download $O/bench/download
 	$(Q)tests/bench/bench $(BENCH_ARGS)
 
@@ -189,4 +190,4 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 clean: ## remove everything that was built
 	$(Q)rm -rf build bin
 
--include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d $O/bench/download.d
+-include $(OBJECTS:.o=.d) $(UNIT_BINARIES:=.d) $(FUZZ_REPLAYS:=.d) $(FUZZ_TARGETS:%=$O/target/%.d) $O/bench/scan.d $O/bench/nixos.d $O/bench/download.d

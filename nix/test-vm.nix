@@ -16,7 +16,11 @@ writeShellScriptBin "k3s-vm-test-vm" ''
   # Off and on again: the cluster is on the data disk.
   $program restart
   $program kubectl get nodes
-  $program exec -- systemctl is-system-running --wait
+  # What failed is worth more than that something did.
+  $program exec -- systemctl is-system-running --wait || {
+    $program exec -- systemctl --failed --no-pager
+    exit 1
+  }
   $program exec -- systemd-analyze
   echo "k3s-vm: the NixOS guest works"
 ''

@@ -11,11 +11,12 @@
 
 #include <stdbool.h>
 
+#include <k3s-vm/config.h>
 #include <k3s-vm/progress.h>
 #include <k3s-vm/project.h>
 
-/* Whether @flavor (FLAVOR) means this guest here: "nixos", and "auto" on a NixOS that has nix. */
-bool guest_nixos_wanted(const char *flavor);
+/* Whether FLAVOR means this guest here: "nixos", and, where no IMAGE is asked for, "auto" on a NixOS that has nix. */
+bool guest_nixos_wanted(const struct config *c);
 /* Whether the VM of @p was made of it. */
 bool guest_nixos_made(const struct project *p);
 /* The guest's folder, in the Nix store; the caller frees. Built if need be, by .k3s-vm/vm/nixos/build, whose log is

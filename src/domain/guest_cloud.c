@@ -9,6 +9,7 @@
 #include <k3s-vm/cloud_image.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest_cloud.h>
+#include <k3s-vm/guest_nixos.h>
 #include <k3s-vm/host.h>
 #include <k3s-vm/http.h>
 #include <k3s-vm/image.h>
@@ -143,7 +144,7 @@ bool guest_is_cloud(const struct config *c) {
         if (!str_eq(config_source(c, "IMAGE"), "default"))
                 return true;
         _cleanup_free_ char *mmdebstrap = fs_find_program("mmdebstrap"), *apt = fs_find_program("apt-get");
-        return !mmdebstrap || !apt;
+        return (!mmdebstrap || !apt) && !guest_nixos_wanted(c);
 }
 
 int guest_cloud_ensure(const struct project *p, const struct config *c, struct progress *progress, char **ret_dir,

@@ -13,10 +13,12 @@
 
 static const struct image_builder builder = {.name = "guest", .prefix = "guest/nixos", .text = "NixOS guest"};
 
-bool guest_nixos_wanted(const char *flavor) {
+bool guest_nixos_wanted(const struct config *c) {
         _cleanup_host_ struct host *h = NULL;
-        if (!str_eq(flavor, "auto") || host_detect(&h, NULL) < 0 || h->family != HOST_NIXOS)
-                return str_eq(flavor, "nixos");
+        if (!str_eq(c->flavor, "auto"))
+                return str_eq(c->flavor, "nixos");
+        if (!str_eq(config_source(c, "IMAGE"), "default") || host_detect(&h, NULL) < 0 || h->family != HOST_NIXOS)
+                return false;
         _cleanup_free_ char *nix = fs_find_program("nix");
         return nix != NULL;
 }

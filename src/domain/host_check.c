@@ -252,7 +252,7 @@ static void check_guest_tools(struct survey *s) {
                 add(s, "guest-tools", CHECK_OK, xasprintf("the guest is the cloud image %s", s->config->image), NULL);
                 return;
         }
-        bool cached = has_guest(s), nixos = guest_nixos_wanted(flavor);
+        bool cached = has_guest(s), nixos = s->config && guest_nixos_wanted(s->config);
         if (nixos)
                 check_nix(s, cached && guest_nixos_made(s->project));
         else if (!s->quick || !cached)

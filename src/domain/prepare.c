@@ -59,7 +59,7 @@ static int check_flavor(const struct lifecycle *l, struct error *err) {
         int r = 0;
         if (given)
                 r = guest_load(given, &guest, err) < 0 ? err_wrap(err, -EINVAL, "FLAVOR=%s", flavor) : 0;
-        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian") && !guest_nixos_wanted(flavor))
+        else if (!str_eq(flavor, "auto") && !str_eq(flavor, "debian") && !guest_nixos_wanted(l->config))
                 r = err_set(err, ERR_USAGE, ENOTSUP, "FLAVOR=%s is not available in this version", flavor);
         if (r < 0 && err)
                 err->code = ERR_USAGE;
@@ -76,7 +76,7 @@ static bool guest_is_there(const struct state *s) {
 
 /* The NixOS guest is looked after at each start. A VM that was made of another one keeps that until `reset`. */
 static bool uses_nixos(const struct lifecycle *l, const struct state *s) {
-        return guest_nixos_wanted(l->config->flavor) && (guest_nixos_made(l->project) || !guest_is_there(s));
+        return guest_nixos_wanted(l->config) && (guest_nixos_made(l->project) || !guest_is_there(s));
 }
 
 /* A folder that the user names is used as it is; "auto" is what can be made on this machine. */

@@ -199,7 +199,7 @@ in
     systemd.coredump.enable = bool true;
     systemd.oomd.enable = bool true;
 
-    # nixos/modules/config/nix.nix
+    # nixos/modules/services/system/nix-daemon.nix
     nix.enable = bool true;
     # nixos/modules/config/system-path.nix
     environment.systemPackages = option (types.listOf types.package) [ ];
