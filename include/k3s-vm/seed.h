@@ -9,10 +9,13 @@
 #include <k3s-vm/config.h>
 #include <k3s-vm/project.h>
 
+/* Where the guest has what QEMU hands to other guests as credentials. */
+#define SEED_FOLDER "/etc/rancher/k3s/"
+
 /* Where the seed of this VM is; the caller frees. */
 char *seed_path(const struct project *p);
 
-/* Writes it, from the keys and the files in @p and the guest's files in the program. One that would stay the same is
+/* Writes it, from the credentials of @p and the guest's files in the program. One that would stay the same is
  * left alone: its time tells whether a suspended guest has read it. */
 int seed_write(const struct project *p, const struct config *c, const char *uuid, struct error *err);
 
@@ -21,8 +24,9 @@ struct seed_input {
         const char *dns;         /* "": the network's own resolver */
         const char *key;         /* for logging in: the line of a public key */
         const char *host_key, *host_key_pub;
-        const char *k3s_config; /* contents of /etc/rancher/k3s/config.yaml */
-        const char *files;      /* the folder with the guest's own files (src/guest/cloud) */
+        const char *k3s_config;               /* contents of /etc/rancher/k3s/config.yaml */
+        const char *registries, *registry_ca; /* registries.h; NULL: none */
+        const char *files;                    /* the folder with the guest's own files (src/guest/cloud) */
 };
 struct seed {
         char *user_data, *meta_data, *network_config;

@@ -295,8 +295,9 @@ static bool holds(const char *path, const struct buf *b) {
 static int write_credentials(const struct lifecycle *l, const struct state *s, struct error *err) {
         const struct project *p = l->project;
         _cleanup_guest_ struct guest *guest = NULL;
-        if (guest_load(s->guest_dir, &guest, NULL) == 0 && str_eq(guest->provision, "nocloud"))
-                return seed_write(p, l->config, s->uuid, err);
+        bool seeded = guest_load(s->guest_dir, &guest, NULL) == 0 && str_eq(guest->provision, "nocloud");
+        /* Where the guest has them. */
+        const char *folder = seeded ? SEED_FOLDER : GUEST_CREDENTIALS;
         int r = fs_mkdir_p(p->credentials_dir, 0700, err);
         if (r < 0)
                 return r;
@@ -305,15 +306,15 @@ static int write_credentials(const struct lifecycle *l, const struct state *s, s
         _cleanup_free_ char *words = xasprintf("%s %s", k3s_args_for(k3s), l->config->k3s_args);
         _cleanup_free_ char *arguments = NULL, *registries = NULL, *ca = NULL;
         r = k3s_config(words, &arguments, err);
+        _cleanup_free_ char *ca_path = xasprintf("%s" REGISTRIES_CA_CREDENTIAL, folder),
+                            *option = xasprintf(PRIVATE_REGISTRY "%s" REGISTRIES_CREDENTIAL "\n", folder);
         if (r == 0)
-                r = registries_make(l->config, GUEST_CREDENTIALS REGISTRIES_CA_CREDENTIAL, &registries, &ca, err);
+                r = registries_make(l->config, ca_path, &registries, &ca, err);
         if (r < 0)
                 return r;
+        /* An option of the user's own wins. */
         _cleanup_free_ char *config =
-                        xasprintf("%s%s", arguments,
-                                  registries && !strstr(arguments, PRIVATE_REGISTRY)
-                                                  ? PRIVATE_REGISTRY GUEST_CREDENTIALS REGISTRIES_CREDENTIAL "\n"
-                                                  : ""); /* an option of the user's own wins */
+                        xasprintf("%s%s", arguments, registries && !strstr(arguments, PRIVATE_REGISTRY) ? option : "");
         const struct {
                 const char *name, *source, *text;
         } files[] = {
@@ -337,7 +338,7 @@ static int write_credentials(const struct lifecycle *l, const struct state *s, s
                 if (r < 0)
                         return r;
         }
-        return 0;
+        return seeded ? seed_write(p, l->config, s->uuid, err) : 0;
 }
 
 /* A state that cannot be read is made anew around what is there: the disk holds all that cannot be made again. */

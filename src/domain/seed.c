@@ -10,8 +10,8 @@
 #include <k3s-vm/embedded.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/json.h>
-#include <k3s-vm/k3s_config.h>
 #include <k3s-vm/qemu.h>
+#include <k3s-vm/registries.h>
 #include <k3s-vm/seed.h>
 
 #define FILE_MAX_BYTES (64U << 10)
@@ -60,7 +60,11 @@ static int add_files(const struct seed_input *input, struct json *files, struct 
                         return r;
                 add_file(files, own[i].path, own[i].mode, buf_str(&text));
         }
-        add_file(files, "/etc/rancher/k3s/config.yaml", "0600", input->k3s_config);
+        add_file(files, SEED_FOLDER "config.yaml", "0600", input->k3s_config);
+        if (input->registries)
+                add_file(files, SEED_FOLDER REGISTRIES_CREDENTIAL, "0600", input->registries);
+        if (input->registry_ca)
+                add_file(files, SEED_FOLDER REGISTRIES_CA_CREDENTIAL, "0644", input->registry_ca);
         return 0;
 }
 
@@ -174,14 +178,18 @@ static int replace(const char *from, const char *to, struct error *err) {
 }
 
 int seed_write(const struct project *p, const struct config *c, const char *uuid, struct error *err) {
-        _cleanup_free_ char *key_path = xasprintf("%s.pub", p->key_path);
-        const char *const paths[] = {key_path, p->host_key_path, p->host_key_pub_path};
-        struct buf texts[ELEMENTSOF(paths)] = {0};
-        _cleanup_free_ char *config = NULL, *folder = NULL;
+        static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config",
+                                            REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
+        enum { NEEDED = 3, N = ELEMENTSOF(names) };
+        struct buf texts[N + 1] = {0};
+        _cleanup_free_ char *folder = NULL;
         _cleanup_seed_ struct seed s = {0};
-        int r = k3s_config(c->k3s_args, &config, err);
-        for (size_t i = 0; r == 0 && i < ELEMENTSOF(paths); i++)
-                r = fs_read(paths[i], FILE_MAX_BYTES, &texts[i], err);
+        int r = fs_read(p->host_key_pub_path, FILE_MAX_BYTES, &texts[N], err);
+        for (size_t i = 0; r == 0 && i < N; i++) {
+                _cleanup_free_ char *path = path_join(p->credentials_dir, names[i]);
+                if (i < NEEDED || fs_exists(path))
+                        r = fs_read(path, FILE_MAX_BYTES, &texts[i], err);
+        }
         if (r == 0)
                 r = fs_mkdtemp(p->vm_dir, ".seed", &folder, err);
         if (r == 0)
@@ -189,16 +197,18 @@ int seed_write(const struct project *p, const struct config *c, const char *uuid
                                    "guest/cloud", folder, err);
         if (r == 0) {
                 /* cloud-init takes a key as one line. */
-                for (size_t i = 0; i < ELEMENTSOF(paths); i += 2)
-                        texts[i].data[strcspn(texts[i].data, "\n")] = '\0';
+                texts[0].data[strcspn(texts[0].data, "\n")] = '\0';
+                texts[N].data[strcspn(texts[N].data, "\n")] = '\0';
                 const struct seed_input input = {
                                 .uuid = uuid,
                                 .name = c->vm_name,
                                 .dns = c->dns,
                                 .key = buf_str(&texts[0]),
                                 .host_key = buf_str(&texts[1]),
-                                .host_key_pub = buf_str(&texts[2]),
-                                .k3s_config = config,
+                                .host_key_pub = buf_str(&texts[N]),
+                                .k3s_config = buf_str(&texts[2]),
+                                .registries = texts[3].data,
+                                .registry_ca = texts[4].data,
                                 .files = folder,
                 };
                 r = seed_compose(&input, &s, err);
@@ -208,7 +218,7 @@ int seed_write(const struct project *p, const struct config *c, const char *uuid
                 r = seed_write_iso(&s, made, err);
         if (r == 0)
                 r = replace(made, path, err);
-        for (size_t i = 0; i < ELEMENTSOF(paths); i++)
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++)
                 buf_free(&texts[i]);
         if (folder)
                 fs_remove_tree(folder, NULL);

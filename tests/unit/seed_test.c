@@ -16,6 +16,7 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/json.h>
 #include <k3s-vm/proc.h>
+#include <k3s-vm/registries.h>
 #include <k3s-vm/remote.h>
 #include <k3s-vm/seed.h>
 
@@ -63,13 +64,14 @@ static char *instance(const struct seed_input *i) {
 static void instance_is_another_one_when_anything_is_other(void **state _unused_) {
         _cleanup_free_ char *first = instance(&input), *again = instance(&input);
         assert_string_equal(first, again);
-        struct seed_input others[] = {input, input, input, input, input, input};
+        struct seed_input others[] = {input, input, input, input, input, input, input};
         others[0].uuid = "6c0a2e31-97d4-4c5e-8f11-2b3c4d5e6f71";
         others[1].name = "k3s-vm-other";
         others[2].dns = "192.0.2.53";
         others[3].key = "ssh-ed25519 AAAAC3Nzc k3s-vm";
         others[4].host_key_pub = "ssh-ed25519 AAAAC3Nzd k3s-vm-demo";
         others[5].k3s_config = "# K3S_ARGS is empty.\n";
+        others[6].registries = "mirrors: {}\n";
         for (size_t i = 0; i < ELEMENTSOF(others); i++) {
                 _cleanup_free_ char *other = instance(&others[i]);
                 assert_string_not_equal(first, other);
@@ -180,14 +182,22 @@ static void volume_is_read_back_by_the_kernel(void **state) {
         assert_int_equal(umount(folder), 0);
 }
 
+static void write_credential(const struct project *p, const char *name, const char *text) {
+        _cleanup_free_ char *path = path_join(p->credentials_dir, name);
+        scratch_write(path, text);
+}
+
 static void seed_is_written_once_and_for_its_owner_only(void **state) {
         const struct scratch *scratch = *state;
         struct project *p = scratch->p;
         _cleanup_config_ struct config *c = NULL;
         assert_int_equal(project_create_dirs(p, NULL), 0);
         assert_int_equal(config_load(p, &c, NULL), 0);
-        assert_int_equal(remote_make_key(p->key_path, "k3s-vm", NULL), 0);
         assert_int_equal(remote_make_key(p->host_key_path, "shop", NULL), 0);
+        assert_int_equal(fs_mkdir_p(p->credentials_dir, 0700, NULL), 0);
+        write_credential(p, "ssh.authorized_keys.root", "ssh-ed25519 AAAAC3Nza k3s-vm\n");
+        write_credential(p, "ssh.host_key", input.host_key);
+        write_credential(p, "k3s.config", input.k3s_config);
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_int_equal(seed_write(p, c, input.uuid, &err), 0);
         _cleanup_free_ char *path = seed_path(p);
@@ -197,8 +207,7 @@ static void seed_is_written_once_and_for_its_owner_only(void **state) {
         assert_int_equal(seed_write(p, c, input.uuid, &err), 0);
         assert_int_equal(stat(path, &after), 0);
         assert_int_equal(before.st_ino, after.st_ino);
-        free(c->k3s_args);
-        c->k3s_args = xstrdup("--disable=traefik");
+        write_credential(p, REGISTRIES_CREDENTIAL, "mirrors: {}\n");
         assert_int_equal(seed_write(p, c, input.uuid, &err), 0);
         assert_int_equal(stat(path, &after), 0);
         assert_int_not_equal(before.st_ino, after.st_ino);
