@@ -85,16 +85,20 @@ static int user_data(const struct seed_input *input, char **ret, struct error *e
         json_set_bool(j, "package_upgrade", false);
         json_set_bool(j, "no_ssh_fingerprints", true);
         json_set_bool(json_set_object(j, "ssh"), "emit_keys_to_console", false);
-        /* At each boot, once the network is up. */
-        add_command(json_set_array(j, "bootcmd"),
-                    (const char *const[]){"sh", "-c", "echo '" GUEST_NETWORK_UP "' >/dev/ttyS0", NULL});
+        /* At each boot, once the network is up. The units are on the disk a moment later; runcmd would be much later.
+         */
+        struct json *commands = json_set_array(j, "bootcmd");
+        add_command(commands, (const char *const[]){"sh", "-c", "echo '" GUEST_NETWORK_UP "' >/dev/ttyS0", NULL});
+        add_command(commands,
+                    (const char *const[]){"systemd-run", "--no-block", "--collect", "--unit=k3s-vm-enable",
+                                          "--property=After=cloud-init.service",
+                                          "--property=After=cloud-init-network.service", "sh", "-c",
+                                          "systemctl -q is-enabled k3s-vm.service || "
+                                          "systemctl enable --now --no-block k3s-vm-agent.service k3s-vm.service",
+                                          NULL});
         int r = add_files(input, json_set_array(j, "write_files"), err);
         if (r < 0)
                 return r;
-        struct json *commands = json_set_array(j, "runcmd");
-        add_command(commands, (const char *const[]){"systemctl", "daemon-reload", NULL});
-        add_command(commands, (const char *const[]){"systemctl", "enable", "--now", "--no-block",
-                                                    "k3s-vm-agent.service", "k3s-vm.service", NULL});
         _cleanup_free_ char *text = json_print(j, true);
         *ret = xasprintf("#cloud-config\n%s", text);
         return 0;
