@@ -223,20 +223,28 @@ static int choose(const struct lifecycle *l, const struct state *s, const char *
         int r = payload_resolve(l->project, &config, l->progress, &choice, err);
         if (r < 0)
                 return r;
-        if (choice.kind == PAYLOAD_NONE)
-                return err_set(err, ERR_USAGE, EINVAL, "a cluster cannot be upgraded to K3S_VERSION=%s", wanted);
-        if (choice.kind == PAYLOAD_OFFLINE && !str_eq(wanted, "offline"))
-                return err_set(err, ERR_FAILED, ENETUNREACH, "K3S_VERSION=%s leads to no release that can be had now",
-                               wanted);
+        if (choice.kind == PAYLOAD_NONE || (choice.kind == PAYLOAD_OFFLINE && !str_eq(wanted, "offline"))) {
+                r = choice.kind == PAYLOAD_NONE
+                                    ? err_set(err, ERR_USAGE, EINVAL, "K3S_VERSION=%s is nothing to upgrade to", wanted)
+                                    : err_set(err, ERR_FAILED, ENETUNREACH,
+                                              "K3S_VERSION=%s leads to no release that can be had now", wanted);
+                err_hint(err, "k3s-vm upgrade --k3s with a version such as v1.33.5+k3s1 or the path of a k3s binary");
+                return r;
+        }
         if (choice.kind == PAYLOAD_RELEASE)
                 r = versions_check_upgrade(s->payload_version, choice.version, err);
         if (r == 0)
                 r = lifecycle_fetch_payload(l, &choice, ret, err);
         if (r != 0)
                 return r;
-        if (!str_eq(ret->name, s->payload_name))
-                return err_set(err, ERR_USAGE, EINVAL, "a cluster of %s cannot become one of %s", s->payload_name,
-                               ret->name);
+        if (!str_eq(ret->name, s->payload_name)) {
+                r = err_set(err, ERR_USAGE, EINVAL, "a cluster of %s (%s) cannot become one of %s", s->payload_name,
+                            s->payload_version, ret->name);
+                err_hint(err,
+                         "a new cluster, losing what is in this one: k3s-vm configure K3S_VERSION=%s && k3s-vm reset",
+                         wanted);
+                return r;
+        }
         return str_eq(ret->image_path, s->payload_path) ? 1
                                                         : versions_check_upgrade(s->payload_version, ret->version, err);
 }
@@ -254,8 +262,12 @@ int upgrade_vm(const struct lifecycle *l, struct state *s, const char *wanted, e
                 progress_note(l->progress, "the upgrade to %s was interrupted; going on with it", s->payload_version);
                 return complete(l, s, &note, err);
         }
-        if (!s->payload_path)
-                return err_set(err, ERR_STATE, EINVAL, "this VM has no Kubernetes that could be exchanged");
+        if (!s->payload_path) {
+                int r = err_set(err, ERR_STATE, EINVAL, "this VM's Kubernetes cannot be exchanged: %s",
+                                s->payload_name ? "it is built into the guest" : "it has none");
+                err_hint(err, "a new VM, losing what is in this one: k3s-vm reset");
+                return r;
+        }
         _cleanup_payload_ struct payload new = {0};
         int r = choose(l, s, wanted, &new, err);
         if (r == 1) {
