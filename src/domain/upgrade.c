@@ -150,7 +150,9 @@ static void forget(const struct lifecycle *l, const struct state *s) {
         fs_unlink(path, NULL);
 }
 
-static int take_back(const struct lifecycle *l, struct state *s, const struct note *n, struct error *err) {
+/* @ret_back: disk and payload are what they were, whether they come up or not. */
+static int take_back(const struct lifecycle *l, struct state *s, const struct note *n, bool *ret_back,
+                     struct error *err) {
         bool was_running = false;
         struct progress_phase *phase = progress_begin(l->progress, "back", "going back to %s", n->old.version);
         int r = lifecycle_snapshot_restore(l, s, SNAPSHOT, &was_running, err);
@@ -160,6 +162,7 @@ static int take_back(const struct lifecycle *l, struct state *s, const struct no
         if (r < 0)
                 return r;
         forget(l, s);
+        *ret_back = true;
         return lifecycle_start(l, s, &was_running, err);
 }
 
@@ -176,17 +179,18 @@ static int complete(const struct lifecycle *l, struct state *s, const struct not
         }
         if (r < 0) {
                 _cleanup_free_ char *new = xstrdup(s->payload_version);
-                bool back = take_back(l, s, n, &worse) == 0;
+                bool back = false, up = take_back(l, s, n, &back, &worse) == 0;
                 err_move(err, &failure);
-                if (!back) {
-                        err_wrap(err, r, "the upgrade to %s failed, and going back to %s did, too (%s)", new,
-                                 n->old.version, worse.message);
-                        err_hint(err, "try that again: k3s-vm upgrade");
+                if (!up) {
+                        err_wrap(err, r, "the upgrade to %s failed%s, and with %s the cluster is not up either (%s)",
+                                 new, back ? " and was taken back" : "", n->old.version, worse.message);
+                        err_hint(err, "try that again: k3s-vm %s", back ? "start" : "upgrade");
                         return r;
                 }
                 err_wrap(err, r, "the upgrade to %s failed and was taken back: the cluster is up with %s again", new,
                          n->old.version);
-                err_hint(err, "nothing was lost; K3S_VERSION is what it was");
+                err_hint(err,
+                         "nothing was lost, and K3S_VERSION is what it was; what the guest said: k3s-vm logs serial");
                 return r;
         }
         forget(l, s);
@@ -202,7 +206,7 @@ static int stop(const struct lifecycle *l, struct state *s, uint64_t *ret_pods, 
         _cleanup_process_ struct process vm = PROCESS_INIT;
         bool was_running = false;
         bool runs = vm_find(l->project, s, &vm, NULL) == 0 || suspend_exists(l->project);
-        int r = runs ? lifecycle_start(l, s, &was_running, err) : 0;
+        int r = runs ? lifecycle_start(l, s, &was_running, err) : lifecycle_check_ports(l, s, err);
         if (r < 0)
                 return err_wrap(err, r, "the cluster is not well as it is");
         if (runs && count_pods(l, NULL, ret_pods, NULL) < 0)
