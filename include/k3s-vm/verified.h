@@ -17,6 +17,7 @@ void verified_note(const char *path, const char *hash);
 int verified_note_file(const char *path, struct error *err);
 /* Whether the file has the hash: 1 or 0, or a negative errno. @thorough: by reading it in any case. */
 int verified_check(const char *path, const char *hash, bool thorough, struct error *err);
+bool verified_is_noted(const char *path);
 /* Whether it has the hash that was noted: 1 or 0, -ENODATA where none was, or another negative errno. */
 int verified_check_noted(const char *path, bool thorough, struct error *err);
 /* For a file whose time was set on purpose: the note, if there is one, is of the file as it is now. */

@@ -18,13 +18,14 @@ struct kind {
         const char *complete;        /* in the folder; NULL: it need not be whole */
         const char *prefix, *suffix; /* of its name */
         bool by_hand;                /* only goes when the user says so */
+        bool noted;                  /* it has a note (verified.h), or is a part of a download */
 };
 static const struct kind kinds[] = {
-                {"guest", "guests", KIND_FOLDER, "guest.json", "", "", false},
-                {"payload", "payloads", KIND_FOLDER, "payload.json", "", "", false},
-                {"payload", "payloads", KIND_FILE, NULL, "", ".iso", false},
-                {"release", "downloads/k3s", KIND_FOLDER, NULL, "v", "", true},
-                {"image", "downloads/images", KIND_FILE, NULL, "", "", true},
+                {"guest", "guests", KIND_FOLDER, "guest.json", "", "", false, false},
+                {"payload", "payloads", KIND_FOLDER, "payload.json", "", "", false, false},
+                {"payload", "payloads", KIND_FILE, NULL, "", ".iso", false, false},
+                {"release", "downloads/k3s", KIND_FOLDER, NULL, "v", "", true, false},
+                {"image", "downloads/images", KIND_FILE, NULL, "", "", true, true},
 };
 
 void cache_entries_clear(struct cache_entries *e) {
@@ -46,8 +47,10 @@ static bool is_result(const struct kind *kind, const char *path, const char *nam
         if (lstat(path, &st) < 0 || !(kind->type == KIND_FOLDER ? S_ISDIR(st.st_mode) : S_ISREG(st.st_mode)))
                 return false;
         *ret_used = st.st_mtime;
+        if (kind->noted)
+                return str_ends(name, ".part") || verified_is_noted(path);
         if (!kind->complete)
-                return !str_ends(name, ".part.from");
+                return true;
         _cleanup_free_ char *complete = path_join(path, kind->complete);
         return fs_exists(complete);
 }

@@ -150,7 +150,9 @@ static void forget(const struct lifecycle *l, const struct state *s) {
         fs_unlink(path, NULL);
 }
 
-static int take_back(const struct lifecycle *l, struct state *s, const struct note *n, struct error *err) {
+/* @ret_back: disk and payload are what they were, whether they come up or not. */
+static int take_back(const struct lifecycle *l, struct state *s, const struct note *n, bool *ret_back,
+                     struct error *err) {
         bool was_running = false;
         struct progress_phase *phase = progress_begin(l->progress, "back", "going back to %s", n->old.version);
         int r = lifecycle_snapshot_restore(l, s, SNAPSHOT, &was_running, err);
@@ -160,6 +162,7 @@ static int take_back(const struct lifecycle *l, struct state *s, const struct no
         if (r < 0)
                 return r;
         forget(l, s);
+        *ret_back = true;
         return lifecycle_start(l, s, &was_running, err);
 }
 
@@ -176,17 +179,18 @@ static int complete(const struct lifecycle *l, struct state *s, const struct not
         }
         if (r < 0) {
                 _cleanup_free_ char *new = xstrdup(s->payload_version);
-                bool back = take_back(l, s, n, &worse) == 0;
+                bool back = false, up = take_back(l, s, n, &back, &worse) == 0;
                 err_move(err, &failure);
-                if (!back) {
-                        err_wrap(err, r, "the upgrade to %s failed, and going back to %s did, too (%s)", new,
-                                 n->old.version, worse.message);
-                        err_hint(err, "try that again: k3s-vm upgrade");
+                if (!up) {
+                        err_wrap(err, r, "the upgrade to %s failed%s, and with %s the cluster is not up either (%s)",
+                                 new, back ? " and was taken back" : "", n->old.version, worse.message);
+                        err_hint(err, "try that again: k3s-vm %s", back ? "start" : "upgrade");
                         return r;
                 }
                 err_wrap(err, r, "the upgrade to %s failed and was taken back: the cluster is up with %s again", new,
                          n->old.version);
-                err_hint(err, "nothing was lost; K3S_VERSION is what it was");
+                err_hint(err,
+                         "nothing was lost, and K3S_VERSION is what it was; what the guest said: k3s-vm logs serial");
                 return r;
         }
         forget(l, s);
@@ -202,7 +206,7 @@ static int stop(const struct lifecycle *l, struct state *s, uint64_t *ret_pods, 
         _cleanup_process_ struct process vm = PROCESS_INIT;
         bool was_running = false;
         bool runs = vm_find(l->project, s, &vm, NULL) == 0 || suspend_exists(l->project);
-        int r = runs ? lifecycle_start(l, s, &was_running, err) : 0;
+        int r = runs ? lifecycle_start(l, s, &was_running, err) : lifecycle_check_ports(l, s, err);
         if (r < 0)
                 return err_wrap(err, r, "the cluster is not well as it is");
         if (runs && count_pods(l, NULL, ret_pods, NULL) < 0)
@@ -223,20 +227,28 @@ static int choose(const struct lifecycle *l, const struct state *s, const char *
         int r = payload_resolve(l->project, &config, l->progress, &choice, err);
         if (r < 0)
                 return r;
-        if (choice.kind == PAYLOAD_NONE)
-                return err_set(err, ERR_USAGE, EINVAL, "a cluster cannot be upgraded to K3S_VERSION=%s", wanted);
-        if (choice.kind == PAYLOAD_OFFLINE && !str_eq(wanted, "offline"))
-                return err_set(err, ERR_FAILED, ENETUNREACH, "K3S_VERSION=%s leads to no release that can be had now",
-                               wanted);
+        if (choice.kind == PAYLOAD_NONE || (choice.kind == PAYLOAD_OFFLINE && !str_eq(wanted, "offline"))) {
+                r = choice.kind == PAYLOAD_NONE
+                                    ? err_set(err, ERR_USAGE, EINVAL, "K3S_VERSION=%s is nothing to upgrade to", wanted)
+                                    : err_set(err, ERR_FAILED, ENETUNREACH,
+                                              "K3S_VERSION=%s leads to no release that can be had now", wanted);
+                err_hint(err, "k3s-vm upgrade --k3s with a version such as v1.33.5+k3s1 or the path of a k3s binary");
+                return r;
+        }
         if (choice.kind == PAYLOAD_RELEASE)
                 r = versions_check_upgrade(s->payload_version, choice.version, err);
         if (r == 0)
                 r = lifecycle_fetch_payload(l, &choice, ret, err);
         if (r != 0)
                 return r;
-        if (!str_eq(ret->name, s->payload_name))
-                return err_set(err, ERR_USAGE, EINVAL, "a cluster of %s cannot become one of %s", s->payload_name,
-                               ret->name);
+        if (!str_eq(ret->name, s->payload_name)) {
+                r = err_set(err, ERR_USAGE, EINVAL, "a cluster of %s (%s) cannot become one of %s", s->payload_name,
+                            s->payload_version, ret->name);
+                err_hint(err,
+                         "a new cluster, losing what is in this one: k3s-vm configure K3S_VERSION=%s && k3s-vm reset",
+                         wanted);
+                return r;
+        }
         return str_eq(ret->image_path, s->payload_path) ? 1
                                                         : versions_check_upgrade(s->payload_version, ret->version, err);
 }
@@ -254,8 +266,12 @@ int upgrade_vm(const struct lifecycle *l, struct state *s, const char *wanted, e
                 progress_note(l->progress, "the upgrade to %s was interrupted; going on with it", s->payload_version);
                 return complete(l, s, &note, err);
         }
-        if (!s->payload_path)
-                return err_set(err, ERR_STATE, EINVAL, "this VM has no Kubernetes that could be exchanged");
+        if (!s->payload_path) {
+                int r = err_set(err, ERR_STATE, EINVAL, "this VM's Kubernetes cannot be exchanged: %s",
+                                s->payload_name ? "it is built into the guest" : "it has none");
+                err_hint(err, "a new VM, losing what is in this one: k3s-vm reset");
+                return r;
+        }
         _cleanup_payload_ struct payload new = {0};
         int r = choose(l, s, wanted, &new, err);
         if (r == 1) {

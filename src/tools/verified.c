@@ -69,6 +69,11 @@ int verified_check(const char *path, const char *hash, bool thorough, struct err
         return r;
 }
 
+bool verified_is_noted(const char *path) {
+        _cleanup_free_ char *note = note_path(path);
+        return fs_exists(note);
+}
+
 int verified_check_noted(const char *path, bool thorough, struct error *err) {
         _cleanup_free_ char *hash = noted_hash(path);
         return hash ? verified_check(path, hash, thorough, err) : -ENODATA;

@@ -102,6 +102,24 @@ flip() {
   printf "\\x$(printf %02x $((byte ^ 8)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
+@test "upgrade: what may not follow is refused with the reason before anything is fetched or touched" {
+  fails_with 3 'has no VM' "$K3S_VM" upgrade --k3s v1.33.2+k3s1
+  fake_vm
+  fails_with 4 'built into the guest' "$K3S_VM" upgrade --k3s v1.33.2+k3s1
+  touch old.iso
+  jq --arg path "$PROJECT/old.iso" '.payload.path = $path' .k3s-vm/vm/state.json >state && mv state .k3s-vm/vm/state.json
+  before=$(sha256sum .k3s-vm/vm/state.json)
+  fails_with 2 'v1.35.0+k3s1 is more than one minor version' "$K3S_VM" upgrade --k3s v1.35.0+k3s1
+  [[ $stderr == *'mend it: the next one first: k3s-vm upgrade --k3s v1.34'* ]]
+  fails_with 2 'is older than v1.33.1+k3s1' "$K3S_VM" upgrade --k3s v1.32.9+k3s1
+  fails_with 2 'is nothing to upgrade to' "$K3S_VM" upgrade --k3s none
+  run --separate-stderr "$K3S_VM" upgrade --k3s v1.33.1+k3s1
+  [ "$status" -eq 0 ] && [[ $stderr == *'has v1.33.1+k3s1 already'* ]]
+  end_server
+  fails_with 1 'leads to no release that can be had now' "$K3S_VM" upgrade --k3s stable
+  [ "$(sha256sum .k3s-vm/vm/state.json)" = "$before" ] && [ ! -e "$XDG_CACHE_HOME/k3s-vm/downloads" ]
+}
+
 @test "what a server does not have, and a list of hashes that lies, are errors that say so" {
   run --separate-stderr "$K3S_VM" configure K3S_VERSION=v1.30.0+k3s1
   fails_with 2 'there is no K3s release v1.30.0+k3s1' "$K3S_VM" fetch

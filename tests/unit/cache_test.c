@@ -6,6 +6,7 @@
 
 #include <k3s-vm/cache.h>
 #include <k3s-vm/state.h>
+#include <k3s-vm/verified.h>
 
 #define UUID "0d6e1dd4-7f5c-4c2f-9b7c-7f3c5a2b1e90"
 
@@ -134,6 +135,10 @@ static void the_list_has_what_is_kept_and_who_uses_it(void **state) {
         put(t, "downloads/k3s/channels", "stable", 100);
         put(t, "downloads/images/a.img.part", NULL, 100);
         put(t, "downloads/images/a.img.part.from", NULL, 100);
+        put(t, "downloads/images/b.img", NULL, 200);
+        put(t, "downloads/images/ubuntu-24.04", NULL, 100); /* a note of which image that was */
+        _cleanup_free_ char *whole = path_join(t->p->cache_dir, "downloads/images/b.img");
+        assert_int_equal(verified_note_file(whole, NULL), 0);
         use(t, "guests/used", "payloads/a.iso", "v1.33.5+k3s1");
         _cleanup_cache_entries_ struct cache_entries all = {0};
         assert_int_equal(cache_list(t->p, &all, NULL), 0);
@@ -142,7 +147,8 @@ static void the_list_has_what_is_kept_and_who_uses_it(void **state) {
                 bool in_use;
         } expected[] = {{"guest", "used", true},           {"guest", "other", false},
                         {"payload", "a.iso", true},        {"release", "v1.32.1+k3s1", false},
-                        {"release", "v1.33.5+k3s1", true}, {"image", "a.img.part", false}};
+                        {"release", "v1.33.5+k3s1", true}, {"image", "a.img.part", false},
+                        {"image", "b.img", false}};
         assert_int_equal(all.n, ELEMENTSOF(expected));
         for (size_t i = 0; i < all.n; i++) {
                 assert_string_equal(all.items[i].kind, expected[i].kind);

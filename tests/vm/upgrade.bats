@@ -56,7 +56,7 @@ authority() { "$K3S_VM" kubectl config view --raw 2>/dev/null || cat web/.kube/c
   pid=$(vm_pid)
   fails_with 2 'more than one minor version' "$K3S_VM" upgrade --k3s ./v1.35.0
   fails_with 2 'is older than' "$K3S_VM" upgrade --k3s ./v1.33.1
-  fails_with 2 'cannot be upgraded to' "$K3S_VM" upgrade --k3s none
+  fails_with 2 'is nothing to upgrade to' "$K3S_VM" upgrade --k3s none
   [ "$(vm_pid)" = "$pid" ]
 }
 
