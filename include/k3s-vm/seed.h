@@ -21,8 +21,10 @@ struct seed_input {
         const char *dns;         /* "": the network's own resolver */
         const char *key;         /* for logging in: the line of a public key */
         const char *host_key, *host_key_pub;
-        const char *k3s_config; /* contents of /etc/rancher/k3s/config.yaml */
-        const char *files;      /* the folder with the guest's own files (src/guest/cloud) */
+        const char *k3s_config;  /* contents of /etc/rancher/k3s/config.yaml */
+        const char *registries;  /* of registries.yaml beside it; NULL: none */
+        const char *registry_ca; /* what that names; NULL: none */
+        const char *files;       /* the folder with the guest's own files (src/guest/cloud) */
 };
 struct seed {
         char *user_data, *meta_data, *network_config;

@@ -12,10 +12,12 @@
 #include <k3s-vm/json.h>
 #include <k3s-vm/k3s_config.h>
 #include <k3s-vm/qemu.h>
+#include <k3s-vm/registries.h>
 #include <k3s-vm/seed.h>
 
 #define FILE_MAX_BYTES (64U << 10)
 #define SEED_MAX_BYTES (4U << 20)
+#define REGISTRY_CA "/etc/rancher/k3s/registry-ca.pem"
 
 void seed_clear(struct seed *s) {
         free(s->user_data);
@@ -61,6 +63,10 @@ static int add_files(const struct seed_input *input, struct json *files, struct 
                 add_file(files, own[i].path, own[i].mode, buf_str(&text));
         }
         add_file(files, "/etc/rancher/k3s/config.yaml", "0600", input->k3s_config);
+        if (input->registries)
+                add_file(files, "/etc/rancher/k3s/registries.yaml", "0600", input->registries);
+        if (input->registry_ca)
+                add_file(files, REGISTRY_CA, "0600", input->registry_ca);
         return 0;
 }
 
@@ -177,9 +183,11 @@ int seed_write(const struct project *p, const struct config *c, const char *uuid
         _cleanup_free_ char *key_path = xasprintf("%s.pub", p->key_path);
         const char *const paths[] = {key_path, p->host_key_path, p->host_key_pub_path};
         struct buf texts[ELEMENTSOF(paths)] = {0};
-        _cleanup_free_ char *config = NULL, *folder = NULL;
+        _cleanup_free_ char *config = NULL, *registries = NULL, *ca = NULL, *folder = NULL;
         _cleanup_seed_ struct seed s = {0};
         int r = k3s_config(c->k3s_args, &config, err);
+        if (r == 0)
+                r = registries_make(c, REGISTRY_CA, &registries, &ca, err);
         for (size_t i = 0; r == 0 && i < ELEMENTSOF(paths); i++)
                 r = fs_read(paths[i], FILE_MAX_BYTES, &texts[i], err);
         if (r == 0)
@@ -199,6 +207,8 @@ int seed_write(const struct project *p, const struct config *c, const char *uuid
                                 .host_key = buf_str(&texts[1]),
                                 .host_key_pub = buf_str(&texts[2]),
                                 .k3s_config = config,
+                                .registries = registries,
+                                .registry_ca = ca,
                                 .files = folder,
                 };
                 r = seed_compose(&input, &s, err);
