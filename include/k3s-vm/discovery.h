@@ -20,8 +20,10 @@ DEFINE_FREEP(struct discovery, discovery_free)
 /* Asks for those of the API versions that it does not know yet, at once. One that the cluster does not have is no
  * error: it has no resources. */
 int discovery_ask(struct discovery *d, const struct strv *api_versions, struct error *err);
-/* Asks for the preferred version of each API. */
+/* Asks for all versions of each API: some resources are not in the preferred one (CronJob, before Kubernetes 1.21). */
 int discovery_ask_all(struct discovery *d, struct error *err);
+/* Whether no other version of the API that was asked for earlier has the resource, too. */
+bool discovery_is_first(const struct discovery *d, const struct resource *r);
 /* For tests: the API's answer about a version that is not known yet. */
 void discovery_keep(struct discovery *d, const char *api_version, const struct json *list);
 /* Forgets what it was told about the version: it may have more since. */

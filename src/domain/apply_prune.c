@@ -72,7 +72,7 @@ static int find(struct run *run, struct candidate **candidates, size_t *n, struc
         _cleanup_free_ char *query = url_escape(APPLY_LABEL "=" LABEL_PROJECT);
         for (size_t i = 0; i < n_resources; i++) {
                 const struct resource *resource = discovery_at(run->discovery, i);
-                if (!resource->can_list || !resource->can_delete)
+                if (!resource->can_list || !resource->can_delete || !discovery_is_first(run->discovery, resource))
                         continue;
                 _cleanup_free_ char *path = resource_path(resource, NULL, NULL);
                 resources[n_calls] = resource;

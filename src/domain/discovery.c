@@ -129,19 +129,39 @@ static int ask_groups(struct discovery *d, struct json **ret, struct error *err)
         return 0;
 }
 
-int discovery_ask_all(struct discovery *d, struct error *err) {
+/* "v1" and every version of every group but @but. */
+static int all_versions(struct discovery *d, const char *but, struct strv *ret, struct error *err) {
         _cleanup_json_ struct json *groups = NULL;
         int r = ask_groups(d, &groups, err);
         if (r < 0)
                 return r;
+        strv_push(ret, "v1");
+        for (const struct json *g = json_first(json_get(groups, "groups")); g; g = json_next(g))
+                for (const struct json *v = json_first(json_get(g, "versions")); v; v = json_next(v)) {
+                        const char *version = json_string(json_get(v, "groupVersion"));
+                        if (version && !str_eq(version, but) && ret->len < VERSIONS_MAX)
+                                strv_push(ret, version);
+                }
+        return 0;
+}
+
+int discovery_ask_all(struct discovery *d, struct error *err) {
         _cleanup_strv_ struct strv versions = {0};
-        strv_push(&versions, "v1");
-        for (const struct json *g = json_first(json_get(groups, "groups")); g; g = json_next(g)) {
-                const char *version = json_string(json_get(g, "preferredVersion", "groupVersion"));
-                if (version && versions.len < VERSIONS_MAX)
-                        strv_push(&versions, version);
-        }
-        return discovery_ask(d, &versions, err);
+        int r = all_versions(d, NULL, &versions, err);
+        return r < 0 ? r : discovery_ask(d, &versions, err);
+}
+
+static bool same_group(const char *a, const char *b) {
+        size_t n = strchr(a, '/') ? strcspn(a, "/") : 0, m = strchr(b, '/') ? strcspn(b, "/") : 0;
+        return n == m && strncmp(a, b, n) == 0;
+}
+
+bool discovery_is_first(const struct discovery *d, const struct resource *r) {
+        const struct resource *other;
+        for (size_t i = 0; (other = discovery_at(d, i)) && other != r; i++)
+                if (str_eq(other->name, r->name) && same_group(other->api_version, r->api_version))
+                        return false;
+        return true;
 }
 
 const struct resource *discovery_find(const struct discovery *d, const char *api_version, const char *kind) {
@@ -162,18 +182,8 @@ const struct resource *discovery_at(const struct discovery *d, size_t index) {
 }
 
 char *discovery_versions_of(struct discovery *d, const char *api_version, const char *kind) {
-        _cleanup_json_ struct json *groups = NULL;
-        if (ask_groups(d, &groups, NULL) < 0)
-                return NULL;
         _cleanup_strv_ struct strv versions = {0}, found = {0};
-        strv_push(&versions, "v1");
-        for (const struct json *g = json_first(json_get(groups, "groups")); g; g = json_next(g))
-                for (const struct json *v = json_first(json_get(g, "versions")); v; v = json_next(v)) {
-                        const char *version = json_string(json_get(v, "groupVersion"));
-                        if (version && !str_eq(version, api_version) && versions.len < VERSIONS_MAX)
-                                strv_push(&versions, version);
-                }
-        if (discovery_ask(d, &versions, NULL) < 0)
+        if (all_versions(d, api_version, &versions, NULL) < 0 || discovery_ask(d, &versions, NULL) < 0)
                 return NULL;
         for (size_t i = 0; i < versions.len; i++)
                 if (discovery_find(d, versions.items[i], kind))

@@ -212,6 +212,13 @@ void qemu_update_forwards(struct strv *argv, const struct config *c) {
         _cleanup_strv_ struct strv rules = {0};
         qemu_forwards(argv, &rules);
         strv_truncate(&rules, FIXED_FORWARDS);
+        /* That of WEB_PORT, which is the last of them, may lead to another NodePort by now. */
+        char *web = rules.len == FIXED_FORWARDS ? rules.items[FIXED_FORWARDS - 1] : NULL,
+             *colon = web ? strrchr(web, ':') : NULL;
+        if (colon) {
+                rules.items[FIXED_FORWARDS - 1] = xasprintf("%.*s:%u", (int)(colon - web), web, c->web_node_port);
+                free(web);
+        }
         for (size_t i = 0; i < c->n_forwards; i++)
                 strv_push_take(&rules, qemu_forward_rule(&c->forwards[i]));
         qemu_set_forwards(argv, &rules);

@@ -203,6 +203,14 @@ END
   fails_with 2 'cannot be used with -f' "$K3S_VM" apply --prune -f file.yaml
 }
 
+@test "--prune finds what only a version has that its API does not prefer" {
+  { config_map one; printf -- '---\napiVersion: batch/v1beta1\nkind: CronJob\nmetadata: {name: nightly}\nspec: {}\n'; } | manifests a.yaml
+  apply
+  config_map one | manifests a.yaml
+  run -0 --separate-stderr apply --prune
+  [[ $output == *'cronjob.batch/nightly pruned'*'1 unchanged, 1 pruned' ]]
+}
+
 @test "a dry run shows the fields that would change, keeps Secrets to itself, and changes nothing" {
   { config_map one; printf -- '---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: hidden1}\n'; } | manifests a.yaml
   apply

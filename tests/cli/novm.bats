@@ -49,7 +49,6 @@ snapshot_but_lock() {
 
 @test "what the configuration asks for and cannot be had is refused before anything is made" {
   before=$(snapshot_but_lock)
-  fails_with 2 'k3s-vm configure FLAVOR=auto' env FLAVOR=nixos K3S_VERSION=none "$K3S_VM"
   fails_with 2 'k3s-vm configure FLAVOR=auto' env FLAVOR=/nowhere K3S_VERSION=none "$K3S_VM" setup
   fails_with 2 'k3s-vm configure IMAGE=ubuntu-24.04' env FLAVOR=cloud IMAGE=./nowhere.img K3S_VERSION=none "$K3S_VM"
   fails_with 2 'k3s-vm configure IMAGE=ubuntu-24.04' env IMAGE=/etc K3S_VERSION=none "$K3S_VM" setup

@@ -294,17 +294,19 @@ static void half_a_disk_of_a_killed_run_is_no_obstacle(void **state) {
 static void forwards_are_brought_up_to_date_behind_the_fixed_ones(void **state) {
         (void)state;
         struct forward more[] = {{8080, 80}, {9090, 90}};
-        struct config c = {.forwards = more, .n_forwards = 2};
-#define FIXED "user,id=net0,hostfwd=a,hostfwd=b,hostfwd=c"
+        struct config c = {.forwards = more, .n_forwards = 2, .web_node_port = 31234};
+#define WEB(node_port) "hostfwd=tcp:127.0.0.1:3-10.0.2.15:" node_port
+#define BEFORE "user,id=net0,hostfwd=a,hostfwd=b," WEB("30080")
+#define FIXED "user,id=net0,hostfwd=a,hostfwd=b," WEB("31234")
         static const struct {
                 const char *before;
                 size_t n;
                 const char *after;
         } cases[] = {
-                        {FIXED, 0, FIXED},
-                        {FIXED, 1, FIXED ",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80"},
-                        {FIXED ",hostfwd=old,hostfwd=older", 0, FIXED},
-                        {FIXED ",hostfwd=old", 2,
+                        {BEFORE, 0, FIXED},
+                        {BEFORE, 1, FIXED ",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80"},
+                        {BEFORE ",hostfwd=old,hostfwd=older", 0, FIXED},
+                        {BEFORE ",hostfwd=old", 2,
                          FIXED ",hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80,hostfwd=tcp:127.0.0.1:9090-10.0.2.15:90"},
         };
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {

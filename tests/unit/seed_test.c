@@ -78,6 +78,21 @@ static void instance_is_another_one_when_anything_is_other(void **state _unused_
         }
 }
 
+static void registries_are_files_beside_the_configuration(void **state _unused_) {
+        struct seed_input with = input;
+        _cleanup_seed_ struct seed s = {0}, without = {0};
+        with.registries = "{\"mirrors\":{}}";
+        with.registry_ca = "-----BEGIN CERTIFICATE-----\n";
+        assert_int_equal(seed_compose(&with, &s, NULL), 0);
+        assert_int_equal(seed_compose(&input, &without, NULL), 0);
+        static const char *const paths[] = {REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
+        for (size_t i = 0; i < ELEMENTSOF(paths); i++) {
+                assert_non_null(strstr(s.user_data, paths[i]));
+                assert_null(strstr(without.user_data, paths[i]));
+        }
+        assert_non_null(strstr(s.user_data, "BEGIN CERTIFICATE"));
+}
+
 static char *read_text(const char *path) {
         struct buf b = BUF_INIT(0);
         assert_int_equal(fs_read(path, 4U << 20, &b, NULL), 0);
@@ -217,6 +232,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                         cmocka_unit_test(texts_are_the_golden_ones),
                         cmocka_unit_test(instance_is_another_one_when_anything_is_other),
+                        cmocka_unit_test(registries_are_files_beside_the_configuration),
                         scratch_test(volume_is_the_same_to_the_byte),
                         scratch_test(volume_is_read_back_by_libarchive),
                         scratch_test(volume_is_read_back_by_isoinfo),

@@ -107,6 +107,11 @@ node_port() {
   "$K3S_VM" stop
   "$K3S_VM" start
   [ "$(fetch "$WEB_PORT")" = "hello from the guest" ]
+  kill -KILL "$(vm_pid)"
+  event_seen repair:restarted 30
+  "$K3S_VM" start
+  serve
+  [ "$(fetch "$WEB_PORT")" = "hello from the guest" ]
 
   node_port other 8001 "k3s-vm/web: 'true'" >.k3s-vm/manifests/other.yaml
   run -0 --separate-stderr "$K3S_VM" apply
