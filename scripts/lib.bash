@@ -57,7 +57,7 @@ test  cmd:curl                  curl                   curl              curl   
 test  cmd:python3               python3                python3           python          python3
 test  cmd:openssl               openssl                openssl           openssl         openssl
 test  cmd:sshd                  openssh-server         openssh-server    openssh         openssh-server
-test  cmd:nix                   nix-bin                nix               nix             nix
+test  cmd:nix                   nix-bin                nix               nix             -
 test  cmd:ssh-keygen            openssh-client         openssh-clients   openssh         openssh-clients
 test  cmd:shellcheck            shellcheck             ShellCheck        shellcheck      ShellCheck
 test  cmd:clang-format          clang-format           clang-tools-extra clang           clang

@@ -14,6 +14,7 @@
 #include <k3s-vm/fs.h>
 #include <k3s-vm/proc.h>
 
+#define EXEC_TRIES 500 /* 10 ms apart, of a program that is being written */
 #define MANY_FDS 65536 /* a limit may be a billion, of which nobody has opened the last */
 
 /* The C library may lack wrappers for these on older systems. */
@@ -152,7 +153,10 @@ int proc_spawn(const struct proc_spec *spec, struct process *ret, struct error *
                         if (getppid() != parent)
                                 _exit(127);
                 }
-                if (r == 0) {
+                /* A script that was just written is open for a moment in what another thread has forked, until that
+                 * execs. There is nothing to wait on for it. */
+                for (int tries = 0; r == 0 || (r == -ETXTBSY && tries < EXEC_TRIES); tries++) {
+                        poll(NULL, 0, r < 0 ? 10 : 0);
                         execve(program, (char *const *)spec->argv, env.items ? env.items : (char *const[]){NULL});
                         r = -errno;
                 }

@@ -53,7 +53,7 @@ const struct command cmd_setup = {
                 .options = COMMAND_OPTIONS(
                                 {"cpus", 0, "N", "processors (2)"}, {"memory", 0, "MB", "memory in MiB (4096)"},
                                 {"disk", 0, "GB", "disk in GiB (20); it grows as it is used"},
-                                {"flavor", 0, "NAME", "auto, debian, or a folder with guest.json"},
+                                {"flavor", 0, "NAME", "auto, nixos, debian, cloud, or a folder with guest.json"},
                                 {"k3s", 0, "VERSION", "stable, latest, v1.33, vX.Y.Z+k3sN, a path, offline, none"}),
                 .run = run_setup,
 };

@@ -28,7 +28,7 @@ teardown_file() {
   "$K3S_VM" --project "$BATS_FILE_TMPDIR/shop" destroy --yes --all >/dev/null 2>&1 || true
 }
 
-setup() { cd "$PROJECT"; }
+setup() { cd "$PROJECT" || return; }
 
 @test "one command builds the NixOS guest, boots it, and ends with a Ready cluster" {
   run --separate-stderr "$K3S_VM"

@@ -96,6 +96,30 @@ calls() { if [ -e "$CALLS" ]; then grep -c '' "$CALLS"; else echo 0; fi; }
   [ "$(readlink "$LINK")" = "$first" ]
 }
 
+@test "nix build .#guest makes a folder that the program takes, with the whole closure in its image" {
+  with_stub "$BATS_FILE_TMPDIR/stub" build --out-link "$PWD/guest" .#guest
+  init=$(sed -n 's/^init=\([^ ]*\) .*/\1/p' guest/cmdline)
+  [[ $init == "$NIX_STORE_DIR"/*/init ]]
+  [ "$(jq -r .boot.cmdline guest/guest.json)" = "$(cat guest/cmdline)" ]
+  fsck.erofs --extract=store guest/store.erofs >/dev/null
+  [ -x "store/${init#"$NIX_STORE_DIR"/}" ]
+  # Units name programs by their path in the store: each of them is in the image.
+  agent=$(sed -n 's/^ExecStart=//p' "store/$(basename "${init%/init}")/root/etc/systemd/system/k3s-vm-agent.service")
+  for word in $agent; do [ -e "store/${word#"$NIX_STORE_DIR"/}" ] || [ -L "store/${word#"$NIX_STORE_DIR"/}" ]; done
+  # Two builds of it are the same, byte for byte.
+  with_stub "$BATS_FILE_TMPDIR/stub" build --rebuild --no-link .#guest
+  FLAVOR=$PWD/guest K3S_VERSION=none "$K3S_VM" setup
+}
+
+@test "what nix is at is told while it works" {
+  prepare
+  echo '{ boot.kernelParams = [ "told=1" ]; }' >.k3s-vm/configuration.nix
+  .k3s-vm/vm/nixos/build "$PWD/.k3s-vm" "$PWD/$LINK" 3>progress
+  cat progress
+  grep -q '^phase evaluating' progress
+  grep -q '^phase building k3s-vm-guest ([0-9]*)$' progress
+}
+
 @test "a mistake in configuration.nix is shown as nix says it, and the guest that was there stays" {
   prepare
   first=$(readlink "$LINK")

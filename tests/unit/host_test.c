@@ -157,6 +157,8 @@ static void a_start_without_a_guest_needs_what_builds_one(void **state) {
         put_program(bin, "qemu-system-x86_64", "");
         put_program(bin, "qemu-img", "");
         _cleanup_config_ struct config *c = small_config(s);
+        free(c->flavor);
+        c->flavor = xstrdup("debian");
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_true(host_preflight(s->p, c, NULL, &err) < 0);
         assert_int_equal(err.code, ERR_HOST);
@@ -230,6 +232,8 @@ static void doctor_has_a_line_for_everything_and_a_fix_for_every_failure(void **
         struct scratch *s = *state;
         _cleanup_free_ _unused_ char *bin = own_path(s);
         _cleanup_config_ struct config *c = small_config(s);
+        free(c->flavor);
+        c->flavor = xstrdup("debian");
         _cleanup_checks_ struct checks checks = {0};
         assert_int_equal(host_check(s->p, c, &checks, NULL), 0);
         static const char *const names[] = {"system",   "config",      "cpu",   "memory",  "kvm",  "qemu",

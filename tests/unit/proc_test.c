@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* Behind the headers above, which it needs. */
 #include <cmocka.h>
@@ -236,6 +237,28 @@ static void what_cannot_be_run_is_an_error_that_names_it(void **state) {
         spec.fds = closed;
         spec.n_fds = 1;
         assert_cannot_spawn(&spec, EBADF, "true");
+}
+
+static void a_script_that_somebody_holds_open_for_a_moment_is_waited_for(void **state) {
+        _cleanup_free_ char *path = path_join(*state, "script");
+        assert_int_equal(fs_write_atomic(path, "#!/bin/sh\nexit 7\n", 17, 0755, NULL), 0);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        pid_t holder = fork();
+        if (holder == 0) {
+                poll(NULL, 0, 300);
+                _exit(0);
+        }
+        close(fd);
+        const char *const argv[] = {path, NULL};
+        struct proc_spec spec = PROC_SPEC_INIT;
+        spec.argv = argv;
+        _cleanup_process_ struct process p = PROCESS_INIT;
+        struct proc_result result = {0};
+        assert_int_equal(proc_spawn(&spec, &p, NULL), 0);
+        assert_int_equal(proc_wait(&p, 60000, &result, NULL), 0);
+        assert_int_equal(result.exit_status, 7);
+        assert_int_equal(waitpid(holder, NULL, 0), holder);
 }
 
 static void variables_are_added_and_replace_those_of_the_same_name(void **state) {
@@ -462,6 +485,7 @@ int main(int argc, char **argv) {
                         folder_test(a_number_above_the_limit_is_reported),
                         folder_test(a_child_starts_with_signals_at_their_defaults),
                         folder_test(what_cannot_be_run_is_an_error_that_names_it),
+                        folder_test(a_script_that_somebody_holds_open_for_a_moment_is_waited_for),
                         folder_test(variables_are_added_and_replace_those_of_the_same_name),
                         folder_test(without_an_environment_the_parent_s_is_inherited),
                         folder_test(a_child_starts_in_its_folder),

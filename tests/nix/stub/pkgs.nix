@@ -97,14 +97,15 @@ let
       known='^(--quiet|--tar=f|--force-uid=0|--force-gid=0|--hard-dereference)$'
       while [ $# -gt 1 ]; do
         case $1 in
-          -L | -U | -T) shift ;;
+          -U) uuid=$2; shift ;;
+          -L | -T) shift ;;
           *) [[ $1 =~ $known ]] || { echo "no such option: $1" >&2; exit 1; } ;;
         esac
         shift
       done
       folder=$(mktemp -d)
       tar -x -C "$folder" -f -
-      /usr/bin/env -u PATH /usr/bin/mkfs.erofs --quiet --all-root -T0 -x-1 -Enoinline_data "$1" "$folder"
+      /usr/bin/env -u PATH /usr/bin/mkfs.erofs --quiet --all-root -U "$uuid" -T0 -x-1 -Enoinline_data "$1" "$folder"
       chmod -R u+w "$folder"
       rm -rf "$folder"
       EOF
