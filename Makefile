@@ -76,8 +76,15 @@ say = $(if $(Q),@printf '  %-6s %s\n' '$1' '$2')
 .PHONY: all
 all: bin/k3s-vm bin/kubectl bin/k9s ## build bin/k3s-vm, bin/kubectl, bin/k9s
 
-# The name a build goes by is part of the path, so switching BUILD relinks.
-bin/k3s-vm: $O/k3s-vm
+# Which BUILD it is: the program of another one may be the newer file.
+build/last: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo $(BUILD) | cmp -s - $@ || echo $(BUILD) >$@
+
+.PHONY: FORCE
+FORCE:
+
+bin/k3s-vm: $O/k3s-vm build/last
 	$(Q)mkdir -p bin
 	$(Q)cp -f $< $@.new && mv -f $@.new $@
 

@@ -9,7 +9,3 @@
 
 /* ERR_USAGE for what is no `--name`, `--name=value` or `--name value`. The caller frees @ret. */
 int k3s_config(const char *k3s_args, char **ret, struct error *err);
-
-/* What K3s @version, which may be NULL, needs besides K3S_ARGS, written like that; "" for nothing. Given before
- * K3S_ARGS, so that what the user says there counts. */
-const char *k3s_args_for(const char *version);

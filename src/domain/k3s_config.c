@@ -24,17 +24,6 @@ static void add_value(struct json *options, const char *name, struct json *value
         json_set(options, name, list);
 }
 
-/* At a start with a cluster that is there, the cloud controller of K3s 1.21 gives the API ten seconds from its first
- * answer to being healthy, which takes longer without KVM, and takes all of K3s with it when it gives up. It first
- * waits for a lease if there may be others, and the one of before the start has to run out. Later versions wait for
- * the API. */
-#define CLOUD_ARG " --kube-cloud-controller-manager-arg=leader-elect"
-#define LEASE CLOUD_ARG "-lease-duration=90s" CLOUD_ARG "-renew-deadline=75s" CLOUD_ARG "-retry-period=15s"
-
-const char *k3s_args_for(const char *version) {
-        return version && str_starts(version, "v1.21.") ? CLOUD_ARG "=true" LEASE : "";
-}
-
 int k3s_config(const char *k3s_args, char **ret, struct error *err) {
         _cleanup_strv_ struct strv words = {0};
         strv_split(&words, k3s_args, " \t\n");

@@ -302,10 +302,8 @@ static int write_credentials(const struct lifecycle *l, const struct state *s, s
         if (r < 0)
                 return r;
         _cleanup_free_ char *public_path = xasprintf("%s.pub", p->key_path);
-        const char *k3s = str_eq(s->payload_name, "k3s") ? s->payload_version : NULL;
-        _cleanup_free_ char *words = xasprintf("%s %s", k3s_args_for(k3s), l->config->k3s_args);
         _cleanup_free_ char *arguments = NULL, *registries = NULL, *ca = NULL;
-        r = k3s_config(words, &arguments, err);
+        r = k3s_config(l->config->k3s_args, &arguments, err);
         _cleanup_free_ char *ca_path = xasprintf("%s" REGISTRIES_CA_CREDENTIAL, folder),
                             *option = xasprintf(PRIVATE_REGISTRY "%s" REGISTRIES_CREDENTIAL "\n", folder);
         if (r == 0)

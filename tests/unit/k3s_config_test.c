@@ -56,16 +56,6 @@ static void values_keep_equal_signs_and_stay_strings(void **state _unused_) {
         assert_config("--flag=true", "{\"flag\":\"true\"}");
 }
 
-static void one_version_needs_more(void **state _unused_) {
-        assert_string_equal(k3s_args_for(NULL), "");
-        assert_string_equal(k3s_args_for("v1.33.5+k3s1"), "");
-        assert_string_equal(k3s_args_for("v1.20.2"), "");
-        _cleanup_free_ char *args = xasprintf("%s --disable=x", k3s_args_for("v1.21.2+k3s1"));
-        assert_config(args, "{\"kube-cloud-controller-manager-arg\":[\"leader-elect=true\","
-                            "\"leader-elect-lease-duration=90s\",\"leader-elect-renew-deadline=75s\","
-                            "\"leader-elect-retry-period=15s\"],\"disable\":\"x\"}");
-}
-
 static void anything_else_is_a_usage_error(void **state _unused_) {
         static const char *const bad[] = {"traefik", "-v", "--", "--=x", "--a b c"};
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
@@ -83,7 +73,6 @@ int main(void) {
                         cmocka_unit_test(no_options_are_no_document),
                         cmocka_unit_test(a_repeated_option_is_a_list),
                         cmocka_unit_test(values_keep_equal_signs_and_stay_strings),
-                        cmocka_unit_test(one_version_needs_more),
                         cmocka_unit_test(anything_else_is_a_usage_error),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
