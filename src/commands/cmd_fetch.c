@@ -70,6 +70,9 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
                        cache, files);
                 if (names.len > 0 && str_starts(names.items[0], "guests/"))
                         printf("  k3s-vm configure FLAVOR=$HOME/.cache/k3s-vm/%s && k3s-vm\n", names.items[0]);
+                else
+                        printf("The guest is not in the cache and has to be copied, too%s: %s\n",
+                               str_starts(s->guest_dir, "/nix/store/") ? " (nix copy)" : "", s->guest_dir);
         }
         return 0;
 }

@@ -49,6 +49,7 @@ cached() { (cd "$XDG_CACHE_HOME/k3s-vm" && find . -type f ! -name '.*' | sort | 
   [ "$status" -eq 0 ]
   [[ $(cached) == *k3s-airgap-images-"$arch".tar.zst* ]]
   echo "$output"
+  [[ $output == *"has to be copied, too: $PROJECT/guest"* ]]
   pack=$(grep -o 'tar -C .*' <<<"$output" | head -n 1)
   (cd "$SCRATCH" && eval "$pack")
   iso=$("$K3S_VM" --json fetch --for-offline | jq -r .payload)
