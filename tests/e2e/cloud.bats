@@ -48,7 +48,7 @@ setup_file() {
 
 teardown_file() {
   can_build_image || return 0
-  "$K3S_VM" destroy --yes --all >/dev/null 2>&1 || true
+  "$K3S_VM" --project "$PROJECT" destroy --yes --all >/dev/null 2>&1 || true
   [ -z "${SERVER:-}" ] || kill "$SERVER"
 }
 
