@@ -244,8 +244,8 @@ in
 
     # ---- what k3s-vm expects of a guest ----------------------------------------------------------------------------
     systemd.services = {
-      # What is different at each start: the configuration of K3s, the name server, and the folder of node passwords and
-      # kubeconfig, which has to outlive the boot.
+      # What is different at each start: the configuration of K3s, the name server; and the folder of the node's password,
+      # without which the node is refused after a boot.
       k3s-vm-guest = {
         description = "What k3s-vm hands over";
         wantedBy = [ "multi-user.target" ];
@@ -256,8 +256,9 @@ in
         serviceConfig.RemainAfterExit = true;
         path = [ pkgs.coreutils ];
         script = ''
-          mkdir -p /var/lib/rancher/etc/k3s
-          ln -sfnT /var/lib/rancher/etc /etc/rancher
+          # Only this folder, as users put files of theirs beside it (environment.etc).
+          mkdir -p /etc/rancher/k3s /var/lib/rancher/etc/node
+          ln -sfnT /var/lib/rancher/etc/node /etc/rancher/node
           nameserver=10.0.2.3
           for word in $(cat /proc/cmdline); do
             case $word in k3s-vm.dns=*) nameserver=''${word#*=} ;; esac

@@ -46,6 +46,7 @@ setup() { cd "$PROJECT" || return; }
   echo "$output"
   [[ $output == *" $NIX_STORE_DIR erofs ro"* ]]
   [[ $output == *"$VM_NAME"* ]]
+  [[ $("$K3S_VM" exec -- readlink /etc/rancher/node) == /var/* ]]
   [[ $output == *write-kubeconfig-mode* ]]
   [[ $output == *'nameserver 10.0.2.3'* ]]
   [ "$(grep -c '^active$' <<<"$output")" -eq 4 ]

@@ -10,17 +10,6 @@ setup_file() {
   nix_environment "$BATS_FILE_TMPDIR/nix"
   export STUB=$BATS_FILE_TMPDIR/stub
   stub "$STUB"
-  export GUEST=nixosConfigurations.guest-x86_64-linux.config
-}
-
-# evaluates ATTRIBUTE: as JSON, on stdout.
-evaluates() { with_stub "$STUB" eval --json ".#$1" 2>"$BATS_TEST_TMPDIR/said" || { cat "$BATS_TEST_TMPDIR/said" >&2; return 1; }; }
-
-# The guest's configuration with a module of the test's own: MODULE ATTRIBUTE.
-with_module() {
-  nix-instantiate --extra-experimental-features 'nix-command flakes' --eval --strict --json --expr "
-    let lib = (import $STUB/flake.nix).outputs { self = null; };
-    in (lib.lib.nixosSystem { modules = [ $ROOT/nix/guest.nix { nixpkgs.hostPlatform = \"x86_64-linux\"; } ($1) ]; }).config.$2"
 }
 
 @test "every Nix file parses" {
@@ -118,19 +107,6 @@ host_module() {
   [ "$(host_module "$STUB/options.nix" host.nix 'users = [ "alice" ];' users.groups.kvm.members)" = '["alice"]' ]
   [[ $(host_module "$STUB/options.nix" host.nix '' systemd.user.services) == *'--project /home/alice/shop start'* ]]
   [[ $(host_module home home.nix '' systemd.user.services.k3s-vm-home-alice-shop.Service.ExecStop) == *'stop --shutdown'* ]]
-}
-
-@test "the modules are evaluated by nixpkgs' own lib, too, where K3S_VM_TEST_NIXPKGS_LIB names it" {
-  # Fetched by hand, as no test has a network: `lib` of nixpkgs, or of its mirror nix-community/nixpkgs.lib.
-  [ -n "${K3S_VM_TEST_NIXPKGS_LIB:-}" ] || return 0
-  cp -R "$STUB" "$BATS_TEST_TMPDIR/real"
-  cp -R "$K3S_VM_TEST_NIXPKGS_LIB" "$BATS_TEST_TMPDIR/real/real-lib"
-  STUB=$BATS_TEST_TMPDIR/real
-  with_stub "$STUB" flake check --no-build
-  evaluates "$GUEST.fileSystems" | jq -e '."/var".autoFormat'
-  run with_module '{ services.k3s.manifest = { }; }' services.k3s.enable
-  [ "$status" -ne 0 ]
-  [[ $output == *services.k3s.manifest* ]]
 }
 
 @test "both lock files are one, and pin nixpkgs by hash" {

@@ -10,7 +10,9 @@ setup_file() {
   skip_unless nix command -v nix
   nix_environment "$BATS_FILE_TMPDIR/nix"
   local folder=$BATS_FILE_TMPDIR/debian
-  mkdir -p "$folder"/tree/{opt/k3s,usr/local/bin,usr/lib,etc/systemd/system} "$folder/payload/bin" "$folder/empty"
+  mkdir -p "$folder"/tree/{opt/k3s,usr/local/bin,usr/lib,etc/systemd/system}
+  ln -s /var/lib/rancher/etc "$folder/tree/etc/rancher"
+  mkdir -p "$folder/payload/bin" "$folder/empty"
   echo kernel >"$folder/vmlinuz"
   (cd "$folder/empty" && find . | cpio --quiet -o -H newc) >"$folder/initrd.img"
   mkfs.erofs --quiet "$folder/root.img" "$folder/tree"

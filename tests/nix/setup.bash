@@ -19,7 +19,7 @@ flake() { nix --extra-experimental-features 'nix-command flakes' "$@"; }
 # stub DIR [GUEST PAYLOAD VERSION]: a copy of the stub, which makes its NixOS of these, with `version` for K3s'.
 stub() {
   mkdir -p "$1"
-  cp -R "$BATS_TEST_DIRNAME"/stub/. "$1/"
+  cp -R "$ROOT"/tests/nix/stub/. "$1/"
   [ $# -eq 1 ] || printf '{ "guest": "%s", "payload": "%s", "version": "%s" }\n' "$2" "$3" "$4" >"$1/debian.json"
 }
 
@@ -28,4 +28,16 @@ with_stub() {
   local stub=$1
   shift
   (cd "$ROOT" && flake "$@" --override-input nixpkgs "path:$stub" --no-write-lock-file)
+}
+
+export GUEST=nixosConfigurations.guest-x86_64-linux.config
+
+# evaluates ATTRIBUTE: as JSON, on stdout.
+evaluates() { with_stub "$STUB" eval --json ".#$1" 2>"$BATS_TEST_TMPDIR/said" || { cat "$BATS_TEST_TMPDIR/said" >&2; return 1; }; }
+
+# The guest's configuration with a module of the test's own: MODULE ATTRIBUTE.
+with_module() {
+  nix-instantiate --extra-experimental-features 'nix-command flakes' --eval --strict --json --expr "
+    let lib = (import $STUB/flake.nix).outputs { self = null; };
+    in (lib.lib.nixosSystem { modules = [ $ROOT/nix/guest.nix { nixpkgs.hostPlatform = \"x86_64-linux\"; } ($1) ]; }).config.$2"
 }

@@ -108,6 +108,7 @@ in
         rmdir $root/opt/k3s
         unsquashfs -quiet -no-progress -d $root/opt/k3s $payload/payload.img >/dev/null
         ln -s /opt/k3s/bin/* $root/usr/local/bin/
+        rm $root/etc/rancher
         folder=$root/etc/systemd/system
         rm -f $folder/agent.service $folder/*/agent.service
         for i in "''${!unitNames[@]}"; do printf '%s' "''${unitTexts[$i]}" >"$folder/''${unitNames[$i]}"; done
