@@ -34,7 +34,7 @@ setup_file() {
 
 teardown_file() {
   kill "$(cat "$REGISTRY/pid")" || true
-  "$K3S_VM" destroy --yes --all >/dev/null 2>&1 || true
+  "$K3S_VM" --project "$PROJECT" destroy --yes --all >/dev/null 2>&1 || true
 }
 
 setup() {
