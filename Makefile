@@ -111,12 +111,12 @@ $O/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LTO_$(BUILD)) -MMD -MP -c -o $@ $<
 
 # The guests' and payloads' own files travel inside the program, as a tar with nothing in it that differs
-# from machine to machine. NixOS' go without their comments.
+# from machine to machine. They go without their comments: 15 kB.
 EMBEDDED := $(shell find -L src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
 $O/embedded.tar.xz: $(EMBEDDED) Makefile
 	$(call say,TAR,$@)
 	$(Q)rm -rf $O/embedded && mkdir -p $O/embedded && cp -RL src/guest src/payload $O/embedded/
-	$(Q)sed -i '/^[[:space:]]*#\( .*\)\{0,1\}$$/d' $O/embedded/guest/nixos/*
+	$(Q)find $O/embedded -type f -exec sed -i '/^[[:space:]]*\(#\|\/\/\)\( .*\)\{0,1\}$$/d' {} +
 	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --hard-dereference \
 		-C $O/embedded -cf - guest payload | xz -9e > $@
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <k3s-vm/fs.h>
+#include <k3s-vm/guest_nixos.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/kube.h>
 #include <k3s-vm/payload.h>
@@ -269,7 +270,12 @@ int upgrade_vm(const struct lifecycle *l, struct state *s, const char *wanted, e
         if (!s->payload_path) {
                 int r = err_set(err, ERR_STATE, EINVAL, "this VM's Kubernetes cannot be exchanged: %s",
                                 s->payload_name ? "it is built into the guest" : "it has none");
-                err_hint(err, "a new VM, losing what is in this one: k3s-vm reset");
+                if (guest_nixos_made(l->project))
+                        err_hint(err,
+                                 "name a newer one in .k3s-vm/configuration.nix (services.k3s.package), then: k3s-vm "
+                                 "restart");
+                else
+                        err_hint(err, "a new VM, losing what is in this one: k3s-vm reset");
                 return r;
         }
         _cleanup_payload_ struct payload new = {0};

@@ -223,6 +223,11 @@ END
   [ "$(jq -r .payload.baked.version "$LINK/guest.json")" = v1.33.5+k3s1 ]
 }
 
+@test "upgrade says how a guest with K3s in it gets a newer one" {
+  prepare
+  fails_with 4 services.k3s.package "$K3S_VM" upgrade --k3s v1.99.0+k3s1
+}
+
 fake_nix() { printf '#!/bin/sh\necho "%s"\n' "$1" >"$BATS_TEST_TMPDIR/bin/nix"; }
 
 @test "a nix without flakes is too old, and the mend is said" {
