@@ -8,11 +8,14 @@ tiny_guest() {
   key=$(cat "$ROOT"/tests/vm/tiny/* "$ROOT"/src/guest/debian/rootfs/usr/lib/k3s-vm/agent 2>/dev/null | sha256sum | cut -c1-16)
   TINY_GUEST=$folder/tiny-$key
   export TINY_GUEST
-  [ -e "$TINY_GUEST/guest.json" ] && return
   mkdir -p "$folder"
-  rm -rf "$TINY_GUEST.new"
-  "$ROOT/tests/vm/tiny/build" "$TINY_GUEST.new" >"$folder/tiny.log" 2>&1 || { cat "$folder/tiny.log" >&2; return 1; }
-  mv "$TINY_GUEST.new" "$TINY_GUEST"
+  (
+    flock 9 # of two files that are run side by side one builds it
+    [ ! -e "$TINY_GUEST/guest.json" ] || exit 0
+    rm -rf "$TINY_GUEST.new"
+    "$ROOT/tests/vm/tiny/build" "$TINY_GUEST.new" >"$folder/tiny.log" 2>&1 || { cat "$folder/tiny.log" >&2; exit 1; }
+    mv "$TINY_GUEST.new" "$TINY_GUEST"
+  ) 9>"$folder/tiny.lock"
 }
 
 # vm_project [NAME]: an empty project with free ports whose VM is the tiny guest without a payload.
