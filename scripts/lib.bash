@@ -63,6 +63,7 @@ test  cmd:shellcheck            shellcheck             ShellCheck        shellch
 test  cmd:clang-format          clang-format           clang-tools-extra clang           clang
 test  cmd:clang                 clang                  clang             clang           clang
 test  cmd:bsdtar                libarchive-tools       bsdtar            libarchive      bsdtar
+test  cmd:socat                 socat                  socat             socat           socat
 test  cmd:faketime              faketime               libfaketime       libfaketime     libfaketime
 test  cmd:isoinfo               genisoimage            genisoimage       cdrtools        mkisofs
 test  cmd:syslinux              syslinux               -                 -               -

@@ -160,6 +160,11 @@ stop_at_end() { trap 'rm -f "$PROJECT/filler"; "$K3S_VM" --project "$PROJECT" st
   find "$XDG_CACHE_HOME/k3s-vm" -name '.*' -exec touch -d '1 minute ago' {} +
   [ -e .k3s-vm/vm/data.qcow2 ] || "$K3S_VM" setup
   [ "$(vm_state)" = created ]
-  find "$XDG_CACHE_HOME/k3s-vm" -name '.*'
-  [ -z "$(find "$XDG_CACHE_HOME/k3s-vm" -name '.*')" ]
+  find "$XDG_CACHE_HOME/k3s-vm" -name '.*' -o -name '*.iso'
+  # But for what is known of the files that are there.
+  while read -r note; do
+    file=${note##*/.}
+    [ "$file" != "${file%.verified}" ]
+    [ -e "${note%/*}/${file%.verified}" ]
+  done < <(find "$XDG_CACHE_HOME/k3s-vm" -name '.*')
 }
