@@ -23,23 +23,10 @@
 
 #include "https_server.h"
 #include "scratch.h"
+#include "tool.h"
 
 #define DISK_BYTES (8U << 20)
 #define HASH "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-static void run(const char *const *argv) {
-        _cleanup_buf_ struct buf tail = BUF_INIT(0);
-        struct proc_run_spec spec = PROC_RUN_SPEC_INIT;
-        struct proc_result result = {0};
-        spec.spec.argv = argv;
-        spec.ret_tail = &tail;
-        spec.timeout_ms = 60000;
-        _cleanup_error_ struct error err = ERROR_INIT;
-        if (proc_run(&spec, &result, &err) < 0)
-                fail_msg("%s", err.message);
-        if (result.exit_status != 0)
-                fail_msg("%s: status %d: %s", argv[0], result.exit_status, buf_str(&tail));
-}
 
 /* A disk with holes, a partition table and, unless @uefi, code that a BIOS would run. The caller frees its path. */
 static char *write_disk(const struct scratch *s, const char *name, bool uefi) {
@@ -180,7 +167,7 @@ static void files_are_taken_as_they_are_or_unpacked_with_their_holes(void **stat
         same_bytes(plain->boot_disk, raw);
         for (size_t i = 0; i < ELEMENTSOF(tools); i++) {
                 _cleanup_free_ char *packed = xasprintf("%s%s", raw, tools[i][1]);
-                run((const char *const[]){tools[i][0], "-kf", raw, NULL});
+                run_tool((const char *const[]){tools[i][0], "-kf", raw, NULL}, NULL);
                 _cleanup_guest_ struct guest *g = ensure(s, packed);
                 assert_string_not_equal(g->dir, plain->dir);
                 same_bytes(g->boot_disk, raw);

@@ -16,8 +16,7 @@
 #include <k3s-vm/qemu.h>
 
 #include "folder.h"
-
-#define GOLDEN_DIR "tests/golden"
+#include "golden.h"
 
 static struct forward forwards[] = {{8080, 80}, {21890, 30090}};
 
@@ -74,14 +73,8 @@ static void compare(const struct fixture *f, const char *name) {
         _cleanup_strv_ struct strv argv = {0};
         qemu_argv(&f->spec, &argv);
         _cleanup_free_ char *joined = strv_join(&argv, "\n"), *text = xasprintf("%s\n", joined);
-        _cleanup_free_ char *path = xasprintf(GOLDEN_DIR "/qemu-%s.argv", name);
-        if (getenv("K3S_VM_UPDATE_GOLDEN"))
-                assert_int_equal(fs_write_atomic(path, text, strlen(text), 0644, NULL), 0);
-        _cleanup_buf_ struct buf golden = BUF_INIT(0);
-        _cleanup_error_ struct error err = ERROR_INIT;
-        if (fs_read(path, 64U * 1024, &golden, &err) < 0)
-                fail_msg("%s (run from the repository's top; K3S_VM_UPDATE_GOLDEN=1 makes it)", err.message);
-        assert_string_equal(text, buf_str(&golden));
+        _cleanup_free_ char *file = xasprintf("qemu-%s.argv", name);
+        golden_compare(text, file);
 }
 
 static void argv_of_a_direct_kernel_boot_under_tcg(void **state) {

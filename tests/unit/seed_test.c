@@ -20,8 +20,10 @@
 #include <k3s-vm/remote.h>
 #include <k3s-vm/seed.h>
 
+#include "golden.h"
 #include "must_skip.h"
 #include "scratch.h"
+#include "tool.h"
 
 static const struct seed_input input = {
                 .uuid = "6c0a2e31-97d4-4c5e-8f11-2b3c4d5e6f70",
@@ -34,23 +36,12 @@ static const struct seed_input input = {
                 .files = "src/guest/cloud",
 };
 
-static void compare(const char *text, const char *name) {
-        _cleanup_free_ char *path = xasprintf("tests/golden/seed-%s", name);
-        if (getenv("K3S_VM_UPDATE_GOLDEN"))
-                assert_int_equal(fs_write_atomic(path, text, strlen(text), 0644, NULL), 0);
-        _cleanup_buf_ struct buf golden = BUF_INIT(0);
-        _cleanup_error_ struct error err = ERROR_INIT;
-        if (fs_read(path, 64U * 1024, &golden, &err) < 0)
-                fail_msg("%s (run from the repository's top; K3S_VM_UPDATE_GOLDEN=1 makes it)", err.message);
-        assert_string_equal(text, buf_str(&golden));
-}
-
 static void texts_are_the_golden_ones(void **state _unused_) {
         _cleanup_seed_ struct seed s = {0};
         assert_int_equal(seed_compose(&input, &s, NULL), 0);
-        compare(s.user_data, "user-data");
-        compare(s.meta_data, "meta-data");
-        compare(s.network_config, "network-config");
+        golden_compare(s.user_data, "seed-user-data");
+        golden_compare(s.meta_data, "seed-meta-data");
+        golden_compare(s.network_config, "seed-network-config");
 }
 
 static char *instance(const struct seed_input *i) {
@@ -103,18 +94,7 @@ static void run(const char *const *argv, struct buf *ret) {
         _cleanup_free_ char *program = fs_find_program(argv[0]);
         if (!program)
                 must_skip(argv[0]);
-        _cleanup_buf_ struct buf tail = BUF_INIT(0);
-        struct proc_run_spec spec = PROC_RUN_SPEC_INIT;
-        struct proc_result result = {0};
-        spec.spec.argv = argv;
-        spec.ret_stdout = ret;
-        spec.ret_tail = &tail;
-        spec.timeout_ms = 60000;
-        _cleanup_error_ struct error err = ERROR_INIT;
-        if (proc_run(&spec, &result, &err) < 0)
-                fail_msg("%s", err.message);
-        if (result.exit_status != 0)
-                fail_msg("%s: status %d: %s", argv[0], result.exit_status, buf_str(&tail));
+        run_tool(argv, ret);
 }
 
 static void check_folder(const char *folder, const struct seed *s) {
