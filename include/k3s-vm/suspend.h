@@ -38,8 +38,8 @@ void suspended_clear(struct suspended *s);
 bool suspend_exists(const struct project *p);
 /* -ENOENT: none. -EUCLEAN: damaged. */
 int suspend_load(const struct project *p, struct suspended *ret, struct error *err);
-/* From here on the state is not used any more, even after a power cut. None there is fine. Not under a QEMU that runs
- * on from it. */
+/* From here on the state is not used any more, even after a power cut; its memory is set aside. None there is fine. Not
+ * under a QEMU that runs on from it. */
 int suspend_forget(const struct project *p, struct error *err);
 /* Makes the state in @folder the VM's, whose disk is the one that belongs to it. */
 int suspend_install(const struct project *p, const char *folder, const struct suspended *from, struct error *err);
@@ -62,6 +62,10 @@ void suspend_files_arguments(const struct project *p, const struct strv *argv, s
 /* Has the memory's file read from the disk as a whole, in its order, which takes as long as that does: the guest needs
  * it page by page, in any order. */
 void suspend_files_read_ahead(const struct project *p);
+/* Gives the memory's file, which is no state any more, a name of its own: to free its room takes up to a second, which
+ * suspend_files_sweep() does at a better time, at the latest when a QEMU was started. */
+void suspend_files_set_aside(const struct project *p);
+void suspend_files_sweep(const struct project *p);
 /* How much of a file a save, or a snapshot's, copies before it writes the guest's changes. Of a VM that runs. */
 uint64_t suspend_files_copied(const struct project *p, bool snapshot);
 /* Takes them out of a command line again. */

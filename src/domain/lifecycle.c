@@ -404,7 +404,9 @@ static int stop_gone(const struct lifecycle *l, struct state *s, enum stop_how h
         supervisor_end(l->project, 0, NULL);
         if (suspended && how == STOP_FORCE) {
                 progress_note(l->progress, "the saved state is dropped; the disk is kept");
-                return suspend_forget(l->project, err);
+                int r = suspend_forget(l->project, err);
+                suspend_files_sweep(l->project);
+                return r;
         }
         int r = err_set(err, ERR_STATE, ESRCH, suspended ? "the VM is suspended already" : "the VM is not running");
         err_hint(err, "start it: k3s-vm start");

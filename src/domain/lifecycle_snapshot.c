@@ -100,10 +100,15 @@ int lifecycle_snapshot_restore(const struct lifecycle *l, struct state *s, const
                 return r;
         *ret_was_running = vm_find(p, s, &vm, NULL) == 0;
         r = lifecycle_save_intent(l, s, "stopped", err);
+        /* One that is killed before QEMU is gone leaves a VM that is suspended into its disk the next time. */
+        if (r == 0 && *ret_was_running)
+                suspend_files_set_aside(p);
         if (r == 0)
                 r = *ret_was_running ? vm_end(p, s, &vm, false, 0, l->progress, err) : supervisor_end(p, 0, err);
         if (r == 0)
                 r = suspend_forget(p, err);
+        if (!*ret_was_running)
+                suspend_files_sweep(p);
         if (r == 0)
                 r = qemu_snapshot_disk(p->data_disk, QEMU_SNAPSHOT_APPLY, state.tag, err);
         if (r == 0 && state.kind == SUSPENDED_IN_FILES)

@@ -101,6 +101,8 @@ static _Noreturn void serve(const struct launch *l, int socket) {
                 carry_out((enum order)order, l, &clock, socket);
                 if (order == ORDER_RESUME)
                         suspend_files_read_ahead(l->project);
+                if (order == ORDER_RESUME || order == ORDER_LAUNCH)
+                        suspend_files_sweep(l->project);
         }
 }
 

@@ -123,9 +123,11 @@ static int remove_record(const struct project *p, struct error *err) {
 
 int suspend_forget(const struct project *p, struct error *err) {
         int r = remove_record(p, err);
-        if (r == 0)
-                suspend_files_remove(p, true);
-        return r;
+        if (r < 0)
+                return r;
+        suspend_files_set_aside(p);
+        suspend_files_remove(p, false);
+        return 0;
 }
 
 void suspend_tidy(const struct project *p) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -216,6 +217,10 @@ bool suspend_files_waiting(const struct project *p) {
         return fs_exists(devices);
 }
 
+static char *set_aside_path(const struct project *p) {
+        return path_join(p->vm_dir, "suspend.memory.old");
+}
+
 void suspend_files_remove(const struct project *p, bool memory_too) {
         _cleanup_free_ char *memory = memory_path(p->vm_dir), *devices = devices_path(p->vm_dir);
         _cleanup_free_ char *unfinished = xasprintf("%s.new", memory);
@@ -223,4 +228,14 @@ void suspend_files_remove(const struct project *p, bool memory_too) {
         fs_unlink(unfinished, NULL);
         if (memory_too)
                 fs_unlink(memory, NULL);
+}
+
+void suspend_files_set_aside(const struct project *p) {
+        _cleanup_free_ char *memory = memory_path(p->vm_dir), *aside = set_aside_path(p);
+        rename(memory, aside);
+}
+
+void suspend_files_sweep(const struct project *p) {
+        _cleanup_free_ char *aside = set_aside_path(p);
+        fs_unlink(aside, NULL);
 }

@@ -42,6 +42,8 @@ words() { "$K3S_VM" exec -- cat /var/word /run/word | xargs; }
   "$K3S_VM" start
   "$K3S_VM" snapshot restore first
   [ "$(words)" = "one one" ]
+  # What it ran on until then was set aside, and is freed.
+  timeout 5 sh -c "while [ -e .k3s-vm/vm/suspend.memory.old ]; do sleep 0.1; done"
   "$K3S_VM" stop --shutdown
   qemu-img check -q .k3s-vm/vm/data.qcow2
 }
