@@ -40,20 +40,7 @@ sonames = $(foreach l,LIBCURL LIBSSH LIBARCHIVE LIBCRYPTO,$(if $($l),-D$l_SONAME
 CPPFLAGS_ALL += $(sonames)
 LDLIBS  := $(shell pkg-config --libs $(LINKED)) -ldl
 
-BASE := err buf strv fs fs_copy proc proc_run loop progress library interrupt socket
-TOOLS := banner json yaml yaml_scalar yaml_locate digest checksums verified tail archive archive_iso archive_stream http http_many \
-	http_download remote remote_exec remote_copy remote_get qmp qmp_job sandbox confine relay
-DOMAIN := project config config_check config_file dotenv web_env state registry listeners ports host host_check accel \
-	guest guest_nixos guest_cloud cloud_image seed image cache payload payload_release payload_unpack qemu qemu_tools forward vm vm_end exit events supervisor supervise \
-	supervise_qemu supervise_suspend suspend suspend_disk suspend_files suspend_memory suspend_machine snapshot lifecycle_snapshot doze supervise_idle starter control clock agent clock_guest launch kube kube_call \
-	health kubeconfig manifest pod_env web_service discovery apply apply_order apply_send apply_record apply_prune apply_diff rollout explain \
-	container_image scaffold k3s_config registries prepare lifecycle versions upgrade standstill ready diagnose autostart
-COMMANDS := main ui command commands connect summary cmd_up cmd_setup cmd_start cmd_stop cmd_restart cmd_status \
-	cmd_reset cmd_destroy cmd_ssh cmd_exec cmd_cp cmd_apply cmd_logs cmd_list cmd_doctor cmd_configure cmd_kubectl \
-	kubectl_guest cmd_env cmd_ports cmd_load cmd_init cmd_completion cmd_supervise cmd_set_clock cmd_autostart cmd_snapshot cmd_cache cmd_fetch cmd_upgrade cmd_doze
-
-SOURCES := $(BASE:%=src/base/%.c) $(TOOLS:%=src/tools/%.c) $(DOMAIN:%=src/domain/%.c) $(COMMANDS:%=src/commands/%.c)
-SOURCES := $(wildcard $(SOURCES))
+SOURCES := $(wildcard src/base/*.c src/tools/*.c src/domain/*.c src/commands/*.c)
 OBJECTS := $(SOURCES:%.c=$O/%.o) $O/embedded.o
 LIBRARY := $O/libk3s-vm.a
 

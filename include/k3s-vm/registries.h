@@ -7,10 +7,6 @@
 
 #include <k3s-vm/config.h>
 
-#define REGISTRIES_CREDENTIAL "k3s.registries"
-#define REGISTRIES_CA_CREDENTIAL "k3s.registry-ca"
-#define GUEST_CREDENTIALS "/run/credentials/@system/" /* where systemd has them */
-
 /* @ret is the file as JSON, which is YAML, and @ret_ca the authority's certificate; each NULL where there is nothing to
  * say. ERR_USAGE: REGISTRY_CA cannot be read or holds no certificate. @ca_path: where the guest has that. The caller
  * frees both. */

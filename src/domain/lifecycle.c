@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/agent.h>
+#include <k3s-vm/credentials.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest_cloud.h>
 #include <k3s-vm/host.h>
@@ -12,7 +13,6 @@
 #include <k3s-vm/ports.h>
 #include <k3s-vm/qemu.h>
 #include <k3s-vm/ready.h>
-#include <k3s-vm/registries.h>
 #include <k3s-vm/seed.h>
 #include <k3s-vm/snapshot.h>
 #include <k3s-vm/supervisor.h>
@@ -155,21 +155,19 @@ static int launch(const struct lifecycle *l, struct state *s, struct process *re
         _cleanup_strv_ struct strv parts = {0};
         strv_split(&parts, s->uuid, "-");
         _cleanup_free_ char *machine_id = strv_join(&parts, "");
-        static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config",
-                                            REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
         bool seeded = str_eq(guest->provision, "nocloud");
         _cleanup_free_ char *seed = seed_path(p), *firmware = NULL;
         r = guest_firmware(guest, &firmware, err);
         if (r < 0)
                 return r;
         _cleanup_strv_ struct strv paths = {0};
-        struct qemu_credential credentials[ELEMENTSOF(names)];
+        struct qemu_credential credentials[CREDENTIAL_MAX];
         size_t n_credentials = 0;
-        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
-                strv_push_take(&paths, path_join(p->credentials_dir, names[i]));
+        for (size_t i = 0; i < CREDENTIAL_MAX; i++) {
+                strv_push_take(&paths, path_join(p->credentials_dir, credential_names[i]));
                 if (fs_exists(paths.items[i]))
                         credentials[n_credentials++] =
-                                        (struct qemu_credential){.name = names[i], .path = paths.items[i]};
+                                        (struct qemu_credential){.name = credential_names[i], .path = paths.items[i]};
         }
         const struct qemu_spec spec = {
                         .project = p,

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <k3s-vm/cache.h>
+#include <k3s-vm/credentials.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/guest.h>
@@ -304,8 +305,9 @@ static int write_credentials(const struct lifecycle *l, const struct state *s, s
         _cleanup_free_ char *public_path = xasprintf("%s.pub", p->key_path);
         _cleanup_free_ char *arguments = NULL, *registries = NULL, *ca = NULL;
         r = k3s_config(l->config->k3s_args, &arguments, err);
-        _cleanup_free_ char *ca_path = xasprintf("%s" REGISTRIES_CA_CREDENTIAL, folder),
-                            *option = xasprintf(PRIVATE_REGISTRY "%s" REGISTRIES_CREDENTIAL "\n", folder);
+        _cleanup_free_ char *ca_path = xasprintf("%s%s", folder, credential_names[CREDENTIAL_REGISTRY_CA]),
+                            *option = xasprintf(PRIVATE_REGISTRY "%s%s\n", folder,
+                                                credential_names[CREDENTIAL_REGISTRIES]);
         if (r == 0)
                 r = registries_make(l->config, ca_path, &registries, &ca, err);
         if (r < 0)
@@ -314,17 +316,17 @@ static int write_credentials(const struct lifecycle *l, const struct state *s, s
         _cleanup_free_ char *config =
                         xasprintf("%s%s", arguments, registries && !strstr(arguments, PRIVATE_REGISTRY) ? option : "");
         const struct {
-                const char *name, *source, *text;
-        } files[] = {
-                        {"ssh.authorized_keys.root", public_path, NULL},
-                        {"ssh.host_key", p->host_key_path, NULL},
-                        {"k3s.config", NULL, config},
-                        {REGISTRIES_CREDENTIAL, NULL, registries},
-                        {REGISTRIES_CA_CREDENTIAL, NULL, ca},
+                const char *source, *text;
+        } files[CREDENTIAL_MAX] = {
+                        [CREDENTIAL_AUTHORIZED_KEYS].source = public_path,
+                        [CREDENTIAL_HOST_KEY].source = p->host_key_path,
+                        [CREDENTIAL_K3S_CONFIG].text = config,
+                        [CREDENTIAL_REGISTRIES].text = registries,
+                        [CREDENTIAL_REGISTRY_CA].text = ca,
         };
-        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+        for (size_t i = 0; i < CREDENTIAL_MAX; i++) {
                 _cleanup_buf_ struct buf b = BUF_INIT(0);
-                _cleanup_free_ char *path = path_join(p->credentials_dir, files[i].name);
+                _cleanup_free_ char *path = path_join(p->credentials_dir, credential_names[i]);
                 if (files[i].source)
                         r = fs_read(files[i].source, 64U << 10, &b, err);
                 else if (files[i].text)

@@ -6,12 +6,12 @@
 
 #include <k3s-vm/archive.h>
 #include <k3s-vm/banner.h>
+#include <k3s-vm/credentials.h>
 #include <k3s-vm/digest.h>
 #include <k3s-vm/embedded.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/json.h>
 #include <k3s-vm/qemu.h>
-#include <k3s-vm/registries.h>
 #include <k3s-vm/seed.h>
 
 #define FILE_MAX_BYTES (64U << 10)
@@ -40,6 +40,12 @@ static struct json *add_file(struct json *files, const char *path, const char *m
         return file;
 }
 
+static void add_credential(struct json *files, enum credential which, const char *mode, const char *text) {
+        _cleanup_free_ char *path = xasprintf(SEED_FOLDER "%s", credential_names[which]);
+        if (text)
+                add_file(files, path, mode, text);
+}
+
 static int add_files(const struct seed_input *input, struct json *files, struct error *err) {
         static const struct {
                 const char *name, *path, *mode;
@@ -61,10 +67,8 @@ static int add_files(const struct seed_input *input, struct json *files, struct 
                 add_file(files, own[i].path, own[i].mode, buf_str(&text));
         }
         add_file(files, SEED_FOLDER "config.yaml", "0600", input->k3s_config);
-        if (input->registries)
-                add_file(files, SEED_FOLDER REGISTRIES_CREDENTIAL, "0600", input->registries);
-        if (input->registry_ca)
-                add_file(files, SEED_FOLDER REGISTRIES_CA_CREDENTIAL, "0644", input->registry_ca);
+        add_credential(files, CREDENTIAL_REGISTRIES, "0600", input->registries);
+        add_credential(files, CREDENTIAL_REGISTRY_CA, "0644", input->registry_ca);
         return 0;
 }
 
@@ -181,17 +185,22 @@ static int replace(const char *from, const char *to, struct error *err) {
         return 0;
 }
 
+/* cloud-init takes a key as one line. Borrowed. */
+static char *first_line(struct buf *b) {
+        char *text = (char *)buf_str(b);
+        text[strcspn(text, "\n")] = '\0';
+        return text;
+}
+
 int seed_write(const struct project *p, const struct config *c, const char *uuid, struct error *err) {
-        static const char *const names[] = {"ssh.authorized_keys.root", "ssh.host_key", "k3s.config",
-                                            REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
-        enum { NEEDED = 3, N = ELEMENTSOF(names) };
-        struct buf texts[N + 1] = {0};
+        struct buf texts[CREDENTIAL_MAX] = {0};
+        _cleanup_buf_ struct buf host_key_pub = BUF_INIT(0);
         _cleanup_free_ char *folder = NULL;
         _cleanup_seed_ struct seed s = {0};
-        int r = fs_read(p->host_key_pub_path, FILE_MAX_BYTES, &texts[N], err);
-        for (size_t i = 0; r == 0 && i < N; i++) {
-                _cleanup_free_ char *path = path_join(p->credentials_dir, names[i]);
-                if (i < NEEDED || fs_exists(path))
+        int r = fs_read(p->host_key_pub_path, FILE_MAX_BYTES, &host_key_pub, err);
+        for (size_t i = 0; r == 0 && i < CREDENTIAL_MAX; i++) {
+                _cleanup_free_ char *path = path_join(p->credentials_dir, credential_names[i]);
+                if (i < CREDENTIAL_ALWAYS || fs_exists(path))
                         r = fs_read(path, FILE_MAX_BYTES, &texts[i], err);
         }
         if (r == 0)
@@ -200,19 +209,16 @@ int seed_write(const struct project *p, const struct config *c, const char *uuid
                 r = archive_unpack(k3s_vm_embedded_start, (size_t)(k3s_vm_embedded_end - k3s_vm_embedded_start),
                                    "guest/cloud", folder, err);
         if (r == 0) {
-                /* cloud-init takes a key as one line. */
-                texts[0].data[strcspn(texts[0].data, "\n")] = '\0';
-                texts[N].data[strcspn(texts[N].data, "\n")] = '\0';
                 const struct seed_input input = {
                                 .uuid = uuid,
                                 .name = c->vm_name,
                                 .dns = c->dns,
-                                .key = buf_str(&texts[0]),
-                                .host_key = buf_str(&texts[1]),
-                                .host_key_pub = buf_str(&texts[N]),
-                                .k3s_config = buf_str(&texts[2]),
-                                .registries = texts[3].data,
-                                .registry_ca = texts[4].data,
+                                .key = first_line(&texts[CREDENTIAL_AUTHORIZED_KEYS]),
+                                .host_key = buf_str(&texts[CREDENTIAL_HOST_KEY]),
+                                .host_key_pub = first_line(&host_key_pub),
+                                .k3s_config = buf_str(&texts[CREDENTIAL_K3S_CONFIG]),
+                                .registries = texts[CREDENTIAL_REGISTRIES].data,
+                                .registry_ca = texts[CREDENTIAL_REGISTRY_CA].data,
                                 .files = folder,
                 };
                 r = seed_compose(&input, &s, err);

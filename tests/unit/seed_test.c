@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #include <k3s-vm/archive_stream.h>
+#include <k3s-vm/credentials.h>
 #include <k3s-vm/fs.h>
 #include <k3s-vm/json.h>
 #include <k3s-vm/proc.h>
-#include <k3s-vm/registries.h>
 #include <k3s-vm/remote.h>
 #include <k3s-vm/seed.h>
 
@@ -76,7 +76,7 @@ static void registries_are_files_beside_the_configuration(void **state _unused_)
         with.registry_ca = "-----BEGIN CERTIFICATE-----\n";
         assert_int_equal(seed_compose(&with, &s, NULL), 0);
         assert_int_equal(seed_compose(&input, &without, NULL), 0);
-        static const char *const paths[] = {REGISTRIES_CREDENTIAL, REGISTRIES_CA_CREDENTIAL};
+        const char *const paths[] = {credential_names[CREDENTIAL_REGISTRIES], credential_names[CREDENTIAL_REGISTRY_CA]};
         for (size_t i = 0; i < ELEMENTSOF(paths); i++) {
                 assert_non_null(strstr(s.user_data, paths[i]));
                 assert_null(strstr(without.user_data, paths[i]));
@@ -177,8 +177,8 @@ static void volume_is_read_back_by_the_kernel(void **state) {
         assert_int_equal(umount(folder), 0);
 }
 
-static void write_credential(const struct project *p, const char *name, const char *text) {
-        _cleanup_free_ char *path = path_join(p->credentials_dir, name);
+static void write_credential(const struct project *p, enum credential which, const char *text) {
+        _cleanup_free_ char *path = path_join(p->credentials_dir, credential_names[which]);
         scratch_write(path, text);
 }
 
@@ -190,9 +190,9 @@ static void seed_is_written_once_and_for_its_owner_only(void **state) {
         assert_int_equal(config_load(p, &c, NULL), 0);
         assert_int_equal(remote_make_key(p->host_key_path, "shop", NULL), 0);
         assert_int_equal(fs_mkdir_p(p->credentials_dir, 0700, NULL), 0);
-        write_credential(p, "ssh.authorized_keys.root", "ssh-ed25519 AAAAC3Nza k3s-vm\n");
-        write_credential(p, "ssh.host_key", input.host_key);
-        write_credential(p, "k3s.config", input.k3s_config);
+        write_credential(p, CREDENTIAL_AUTHORIZED_KEYS, "ssh-ed25519 AAAAC3Nza k3s-vm\n");
+        write_credential(p, CREDENTIAL_HOST_KEY, input.host_key);
+        write_credential(p, CREDENTIAL_K3S_CONFIG, input.k3s_config);
         _cleanup_error_ struct error err = ERROR_INIT;
         assert_int_equal(seed_write(p, c, input.uuid, &err), 0);
         _cleanup_free_ char *path = seed_path(p);
@@ -202,7 +202,7 @@ static void seed_is_written_once_and_for_its_owner_only(void **state) {
         assert_int_equal(seed_write(p, c, input.uuid, &err), 0);
         assert_int_equal(stat(path, &after), 0);
         assert_int_equal(before.st_ino, after.st_ino);
-        write_credential(p, REGISTRIES_CREDENTIAL, "mirrors: {}\n");
+        write_credential(p, CREDENTIAL_REGISTRIES, "mirrors: {}\n");
         assert_int_equal(seed_write(p, c, input.uuid, &err), 0);
         assert_int_equal(stat(path, &after), 0);
         assert_int_not_equal(before.st_ino, after.st_ino);
