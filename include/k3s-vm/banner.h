@@ -30,5 +30,7 @@ struct banner_wait {
 };
 
 /* 0 once the server has greeted; 1 when @stop_fd became readable before; -ETIMEDOUT (ERR_TIMEOUT), -ECANCELED
- * (ERR_INTERRUPTED). @ret_network_up, where it is not NULL, is set in any case: whether the guest said so. */
-int banner_wait(const struct banner_wait *wait, bool *ret_network_up, struct error *err);
+ * (ERR_INTERRUPTED). */
+int banner_wait(const struct banner_wait *wait, struct error *err);
+/* Whether the guest has said that its network is up. */
+bool banner_network_up(const char *serial_path, uint64_t serial_from);

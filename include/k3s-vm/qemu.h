@@ -35,6 +35,8 @@ void qemu_argv(const struct qemu_spec *spec, struct strv *ret);
 /* Gives an argument vector the forwards that @c has by now beside API, SSH and web port, and the NodePort that the last
  * leads to: those can be changed while the VM runs (`k3s-vm ports`, `k3s-vm apply`). */
 void qemu_update_forwards(struct strv *argv, const struct config *c);
+/* The value of an option, the first one of that name, in an argument vector; borrowed, NULL: it is not there. */
+const char *qemu_option(const struct strv *argv, const char *name);
 /* The rules in an argument vector, as qemu_forward_rule() makes them. */
 void qemu_forwards(const struct strv *argv, struct strv *ret);
 /* Gives an argument vector these and no others. */

@@ -46,14 +46,6 @@ static struct json *describe(const struct registry_entry *e) {
         return j;
 }
 
-/* The value of `-name NAME[,…]` or `-uuid UUID` on QEMU's command line, or NULL. */
-static const char *qemu_option(const struct strv *argv, const char *option) {
-        for (size_t i = 1; i + 1 < argv->len; i++)
-                if (str_eq(argv->items[i], option))
-                        return argv->items[i + 1];
-        return NULL;
-}
-
 /* QEMU's -name takes "guest=NAME,…" or "NAME,…". The caller frees. */
 static char *name_of_option(const char *value) {
         value += str_starts(value, "guest=") ? strlen("guest=") : 0;

@@ -35,6 +35,11 @@ static int exec_openssh(const struct context *ctx, const char *program, uint16_t
                         "GlobalKnownHostsFile=/dev/null",
                         "-o",
                         "UpdateHostKeys=no",
+                        /* A guest that was reset ends the session then; one that is paused for an hour does not. */
+                        "-o",
+                        "ServerAliveInterval=15",
+                        "-o",
+                        "ServerAliveCountMax=240",
                         NULL,
         };
         strv_extend(&argv, fixed);

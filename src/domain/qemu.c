@@ -177,16 +177,20 @@ static void push_network(const struct qemu_spec *spec, struct strv *v) {
 #define FIXED_FORWARDS 3 /* forward_configured() has them first */
 #define FORWARD ",hostfwd="
 
-/* The network's value in an argument vector; NULL: there is no network. */
-static char **find_network(const struct strv *argv) {
+static char **find_option(const struct strv *argv, const char *name) {
         for (size_t i = 1; i + 1 < argv->len; i++)
-                if (str_eq(argv->items[i], "-netdev"))
+                if (str_eq(argv->items[i], name))
                         return &argv->items[i + 1];
         return NULL;
 }
 
+const char *qemu_option(const struct strv *argv, const char *name) {
+        char **value = find_option(argv, name);
+        return value ? *value : NULL;
+}
+
 void qemu_forwards(const struct strv *argv, struct strv *ret) {
-        char **value = find_network(argv);
+        char **value = find_option(argv, "-netdev");
         for (const char *p = value ? strstr(*value, FORWARD) : NULL; p;) {
                 p += strlen(FORWARD);
                 const char *next = strstr(p, FORWARD);
@@ -196,7 +200,7 @@ void qemu_forwards(const struct strv *argv, struct strv *ret) {
 }
 
 void qemu_set_forwards(struct strv *argv, const struct strv *rules) {
-        char **value = find_network(argv);
+        char **value = find_option(argv, "-netdev");
         if (!value)
                 return;
         const char *end = strstr(*value, FORWARD);

@@ -9,14 +9,14 @@
 #include <k3s-vm/health.h>
 #include <k3s-vm/interrupt.h>
 #include <k3s-vm/ready.h>
+#include <k3s-vm/supervisor.h>
 #include <k3s-vm/web_env.h>
-
-#include "standstill.h"
 
 #define KVM_TIMEOUT_MS (180U * 1000)
 #define TCG_TIMEOUT_MS (600U * 1000)
 #define PROBE_INTERVAL_MS 250U
 #define LOGIN_TIMEOUT_MS 20000
+#define SUPERVISOR_TIMEOUT_MS 1000
 #define API_TIMEOUT_MS 10000U /* one answer of an API server that is busy starting under TCG */
 #define UNIT_CHECK_INTERVAL_MS 20000U
 #define UNIT_RESTARTS_MAX 5U
@@ -93,33 +93,31 @@ static int pause_probe(struct wait *w, const char *what, const struct error *las
         return 0;
 }
 
-/* Waits for the SSH server's greeting; without KVM, with a look now and then at whether the guest still moves. */
+/* Says so if the supervisor had to help the guest along (standstill.h). */
+static void tell_standstill(const struct wait *w) {
+        _cleanup_json_ struct json *supervisor = NULL;
+        supervisor_ask(w->ready->project, w->ready->state->uuid, "status", SUPERVISOR_TIMEOUT_MS, &supervisor, NULL);
+        if (json_u64_or(json_get(supervisor, "standstills"), 0) > 0)
+                progress_note(w->ready->progress, "the guest stood still while it booted, a fault of QEMU without "
+                                                  "KVM: it was reset");
+}
+
+/* Waits for the SSH server's greeting. */
 static int wait_banner(struct wait *w, struct error *err) {
-        bool look = !str_eq(w->ready->state->accel, "kvm");
-        struct standstill standstill = {0};
-        for (;;) {
-                uint64_t now = now_ms(), left = now < w->deadline_ms ? w->deadline_ms - now : 0;
-                bool last = !look || left <= STANDSTILL_LOOK_MS;
-                const struct banner_wait wait = {
-                                .port = w->ready->config->ssh_port,
-                                .serial_path = w->ready->project->serial_path,
-                                .serial_from = w->ready->state->serial_from,
-                                .stop_fd = w->ready->vm->pidfd,
-                                .timeout_ms = last ? (unsigned)left : STANDSTILL_LOOK_MS,
-                                .progress = w->ready->progress,
-                                .phase = w->phase,
-                };
-                _cleanup_error_ struct error failure = ERROR_INIT;
-                bool network_up = false;
-                int r = banner_wait(&wait, &network_up, &failure);
-                if (r != -ETIMEDOUT || last)
-                        return r < 0 ? err_move(err, &failure) : r;
-                if (network_up)
-                        look = false;
-                else if (standstill_look(&standstill, w->ready->project, w->ready->state, w->ready->vm))
-                        progress_note(w->ready->progress, "the guest stood still while it booted, a fault of QEMU "
-                                                          "without KVM: it was reset");
-        }
+        uint64_t now = now_ms();
+        const struct banner_wait wait = {
+                        .port = w->ready->config->ssh_port,
+                        .serial_path = w->ready->project->serial_path,
+                        .serial_from = w->ready->state->serial_from,
+                        .stop_fd = w->ready->vm->pidfd,
+                        .timeout_ms = now < w->deadline_ms ? (unsigned)(w->deadline_ms - now) : 0,
+                        .progress = w->ready->progress,
+                        .phase = w->phase,
+        };
+        int r = banner_wait(&wait, err);
+        if (r <= 0)
+                tell_standstill(w);
+        return r;
 }
 
 static int wait_ssh(struct wait *w, struct error *err) {

@@ -2,8 +2,6 @@
 #include <time.h>
 
 #include <k3s-vm/fs.h>
-#include <k3s-vm/supervisor.h>
-#include <k3s-vm/vm.h>
 
 #include "standstill.h"
 
@@ -49,15 +47,9 @@ bool standstill_judge(struct standstill *s, uint64_t disk_operations, uint64_t c
         return true;
 }
 
-bool standstill_look(struct standstill *s, const struct project *p, const struct state *state,
-                     const struct process *vm) {
-        _cleanup_qmp_ struct qmp *q = NULL;
+bool standstill_look(struct standstill *s, struct qmp *q, pid_t pid) {
         uint64_t operations = 0, cpu_ms = 0;
-        if (vm_connect(p, state, MONITOR_TIMEOUT_MS, &q, NULL) < 0 || !count_disk_operations(q, &operations) ||
-            !used_cpu_ms(vm->pid, &cpu_ms) || !standstill_judge(s, operations, cpu_ms, now_ms()))
-                return false;
-        if (qmp_call(q, "system_reset", NULL, MONITOR_TIMEOUT_MS, NULL, NULL) < 0)
-                return false;
-        events_append(p, "repair:reset-at-standstill", NULL);
-        return true;
+        return count_disk_operations(q, &operations) && used_cpu_ms(pid, &cpu_ms) &&
+               standstill_judge(s, operations, cpu_ms, now_ms()) &&
+               qmp_call(q, "system_reset", NULL, MONITOR_TIMEOUT_MS, NULL, NULL) == 0;
 }

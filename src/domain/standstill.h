@@ -10,9 +10,9 @@
  */
 #pragma once
 
-#include <k3s-vm/proc.h>
-#include <k3s-vm/project.h>
-#include <k3s-vm/state.h>
+#include <sys/types.h>
+
+#include <k3s-vm/qmp.h>
 
 #define STANDSTILL_LOOK_MS 15000U /* between two looks */
 #define STANDSTILL_LOOKS 2U       /* that found nothing done */
@@ -23,10 +23,9 @@ struct standstill {
         unsigned looks, resets;
 };
 
-/* One more look at a guest that has not brought its network up. True when it has been at full speed and has not
- * touched a disk since STANDSTILL_LOOKS looks, and was reset just now. */
-bool standstill_look(struct standstill *s, const struct project *p, const struct state *state,
-                     const struct process *vm);
+/* One more look at the guest of process @pid, which has not brought its network up. True when it has been at full speed
+ * and has not touched a disk since STANDSTILL_LOOKS looks, and was reset just now. */
+bool standstill_look(struct standstill *s, struct qmp *q, pid_t pid);
 
 /* The part of it that decides: whether a guest with these counters is to be reset. */
 bool standstill_judge(struct standstill *s, uint64_t disk_operations, uint64_t cpu_ms, uint64_t now_ms);

@@ -130,6 +130,7 @@ static struct json *describe(const struct supervisor *v) {
         json_set_bool(j, "adopted", !v->child);
         json_set_string(j, "phase", phase(v));
         json_set_number(j, "restarts", v->restarts_total);
+        json_set_number(j, "standstills", v->standstill.resets);
         json_set_bool(j, "monitor", v->qmp);
         struct json *qemu = json_set_object(j, "qemu");
         json_set_number(qemu, "pid", v->pid);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the two halves of the supervisor's loop share: supervise.c (its start, signals, time, those who ask) and
- * supervise_qemu.c (its QEMU: monitor, end, restart), supervise_suspend.c (the VM's state saved and loaded).
+ * What the parts of the supervisor's loop share: supervise.c (its start, signals, time, those who ask),
+ * supervise_qemu.c (its QEMU: monitor, end, restart), supervise_boot.c (its guest's boot), supervise_suspend.c (the
+ * VM's state saved and loaded).
  */
 #pragma once
 
@@ -10,6 +11,7 @@
 
 #include "clock.h"
 #include "control.h"
+#include "standstill.h"
 #include "starter.h"
 #include "supervise.h"
 
@@ -35,8 +37,12 @@ struct supervisor {
         uint64_t start_time;
         struct qmp *qmp; /* NULL while there is no connection */
         struct loop_source *qmp_source, *pidfd_source, *resume_timer, *restart_timer, *monitor_timer, *sweep_timer,
-                        *resumed_timer;
+                        *resumed_timer, *boot_timer;
         unsigned monitor_delay_ms; /* until the next try to get the monitor back */
+        /* Of a guest that boots. */
+        struct standstill standstill;
+        uint64_t boot_serial_from; /* where in serial.log its words begin, in bytes */
+        unsigned boot_looks;
         /* What QEMU said about this run. */
         char *shutdown_reason;
         bool powerdown, panicked, failed_write, clock_wrong;
@@ -66,6 +72,10 @@ int supervise_qemu_start(struct supervisor *v, struct error *err);
 int supervise_qemu_adopt(struct supervisor *v, struct error *err);
 /* Gives the monitor up and tries to get it back. */
 void supervise_monitor_lost(struct supervisor *v, const char *why);
+
+/* supervise_boot.c: adds its timer to the loop; the guest is about to boot, and did not print anything yet. */
+int supervise_boot_begin(struct supervisor *v, struct error *err);
+void supervise_boot_started(struct supervisor *v);
 
 /* Adds the timers of what follows to the loop. */
 int supervise_suspend_begin(struct supervisor *v, struct error *err);

@@ -43,6 +43,8 @@ static void on_qmp_event(const char *name, const struct json *data, uint64_t tim
                 v->powerdown = true;
         else if (str_eq(name, "GUEST_PANICKED"))
                 v->panicked = true;
+        else if (str_eq(name, "RESET") && json_bool_or(json_get(data, "guest"), false))
+                supervise_boot_started(v);
         else if (str_eq(name, "STOP"))
                 v->paused_ms = now_ms();
         else if (str_eq(name, "RESUME")) {
@@ -256,6 +258,8 @@ int supervise_qemu_start(struct supervisor *v, struct error *err) {
                 abandon(v);
                 r = launch_and_watch(v, false, err);
         }
+        if (r == 0 && !v->resumed)
+                supervise_boot_started(v);
         if (r == 0)
                 r = let_run(v, err);
         if (r < 0) {
@@ -290,6 +294,8 @@ int supervise_qemu_begin(struct supervisor *v, struct error *err) {
                 r = loop_add_timer(v->loop, 0, 0, on_restart_timer, v, &v->restart_timer, err);
         if (r == 0)
                 r = loop_add_timer(v->loop, 0, 0, on_monitor_timer, v, &v->monitor_timer, err);
+        if (r == 0)
+                r = supervise_boot_begin(v, err);
         return r < 0 ? r : supervise_suspend_begin(v, err);
 }
 

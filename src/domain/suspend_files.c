@@ -33,11 +33,9 @@ static char *devices_path(const char *folder) {
 
 /* The value of "-m", in bytes; 0: there is none. */
 static uint64_t memory_bytes(const struct strv *argv) {
+        const char *value = qemu_option(argv, "-m");
         uint64_t mib = 0;
-        for (size_t i = 1; i + 1 < argv->len; i++)
-                if (str_eq(argv->items[i], "-m") && str_to_u64(argv->items[i + 1], 1, UINT32_MAX, &mib) == 0)
-                        break;
-        return mib << 20;
+        return value && str_to_u64(value, 1, UINT32_MAX, &mib) == 0 ? mib << 20 : 0;
 }
 
 /* Where QEMU has the guest's memory: "Host virtual address for 0x0 (pc.ram) is 0x7f8dc3e00000". */

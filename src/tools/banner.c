@@ -117,28 +117,37 @@ static int look(struct waiting *w, struct error *err) {
         return 0;
 }
 
-int banner_wait(const struct banner_wait *wait, bool *ret_network_up, struct error *err) {
-        _cleanup_(waiting_clear) struct waiting w = {
-                        .spec = wait,
+static void waiting_init(struct waiting *w, const struct banner_wait *spec) {
+        *w = (struct waiting){
+                        .spec = spec,
                         .address = {.sin_family = AF_INET,
-                                    .sin_port = htons(wait->port),
+                                    .sin_port = htons(spec->port),
                                     .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
                         .tried_ms = now_ms(),
                         .serial_fd = -1,
                         .serial = BUF_INIT(SERIAL_CHUNK * 2),
         };
         for (unsigned i = 0; i < CONNECTIONS; i++)
-                w.fds[i] = -1;
-        if (ret_network_up)
-                *ret_network_up = false;
+                w->fds[i] = -1;
+}
+
+bool banner_network_up(const char *serial_path, uint64_t serial_from) {
+        const struct banner_wait spec = {.serial_path = serial_path, .serial_from = serial_from};
+        _cleanup_(waiting_clear) struct waiting w;
+        waiting_init(&w, &spec);
+        read_serial(&w);
+        return w.network_up;
+}
+
+int banner_wait(const struct banner_wait *wait, struct error *err) {
+        _cleanup_(waiting_clear) struct waiting w;
+        waiting_init(&w, wait);
         uint64_t deadline = now_ms() + wait->timeout_ms;
         while (now_ms() < deadline) {
                 bool was_up = w.network_up;
                 read_serial(&w);
                 if (w.network_up != was_up || try_is_due(&w))
                         try_connect(&w);
-                if (ret_network_up)
-                        *ret_network_up = w.network_up;
                 int r = look(&w, err);
                 if (r != 0)
                         return r < 0 ? r : r - 1;

@@ -19,6 +19,8 @@
 #define OPEN_TIMEOUT_MS 30000U
 /* How long a command that was interrupted gets to end by itself. */
 #define INTERRUPT_GRACE_MS 1000U
+/* A guest that was reset does not know the connection any more, and says so once it gets something. */
+#define ALIVE_INTERVAL_MS 15000U
 #define NO_STATUS (-1)
 
 /* Where one stream of the command goes: into a buffer, to a descriptor, or nowhere. */
@@ -299,12 +301,14 @@ static int run_wait(struct run *run, struct error *err) {
                         {.fd = run->signal_fd < 0 ? interrupt_fd() : -1, .events = POLLIN},
         };
         uint64_t now = now_ms();
-        int wait_ms = -1;
-        if (run->deadline_ms != UINT64_MAX)
-                wait_ms = (int)(run->deadline_ms - now);
-        int n = now >= run->deadline_ms ? 0 : poll(pfds, ELEMENTSOF(pfds), wait_ms);
+        uint64_t left = now < run->deadline_ms ? run->deadline_ms - now : 0;
+        int n = poll(pfds, ELEMENTSOF(pfds), (int)(left < ALIVE_INTERVAL_MS ? left : ALIVE_INTERVAL_MS));
         if (n < 0 && errno != EINTR)
                 return err_errno(err, errno, "cannot wait for the command in the guest");
+        if (n == 0 && now_ms() < run->deadline_ms) {
+                libssh.ssh_send_ignore(run->remote->session, "");
+                return 0;
+        }
         if (n == 0 && run->interrupted)
                 return err_set(err, ERR_INTERRUPTED, ECANCELED, "interrupted");
         if (n == 0)

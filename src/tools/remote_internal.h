@@ -60,6 +60,7 @@
         X(ssh_pki_import_privkey_base64) \
         X(ssh_pki_import_pubkey_base64) \
         X(ssh_remove_channel_callbacks) \
+        X(ssh_send_ignore) \
         X(ssh_set_blocking) \
         X(ssh_set_channel_callbacks) \
         X(ssh_string_free_char) \

@@ -374,7 +374,7 @@ pods() { kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.sta
   done
   now=$(date +%s)
   guest=$("$K3S_VM" exec -- date +%s)
-  [ "$guest" -ge $((now - 1)) ] && [ "$guest" -le $((now + 2)) ]
+  [ "$guest" -ge $((now - 1)) ] && [ "$guest" -le $(($(date +%s) + 1)) ]
   [ "$(pods)" = "$before" ]
   until_ok 60 web_page_is_there
 }

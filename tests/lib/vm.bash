@@ -85,5 +85,15 @@ vm_becomes() {
   done
 }
 
+# Whether the guest's clock is right within a second, as far as whole seconds can tell, however long asking takes.
+clock_is_right() {
+  local before guest after
+  before=$(date +%s)
+  guest=$("$K3S_VM" exec -- date -u +%s)
+  after=$(date +%s)
+  echo "the guest says $guest between $before and $after"
+  [ "$guest" -ge $((before - 1)) ] && [ "$guest" -le $((after + 1)) ]
+}
+
 # The counter that the guest keeps on its disk.
 vm_counter() { "$K3S_VM" exec -- cat /var/counter; }

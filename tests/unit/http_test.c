@@ -86,12 +86,10 @@ static void connections_are_used_again(void **state) {
         struct scene *s = scene(state);
         _cleanup_http_response_ struct http_response a = HTTP_RESPONSE_INIT, b = HTTP_RESPONSE_INIT;
         assert_int_equal(get(s->http, server->good, "/connection", &a, NULL), 0);
-        assert_int_equal(get(s->http, server->good, "/connection", &b, NULL), 0);
-        assert_string_equal(buf_str(&a.body), buf_str(&b.body));
-        uint64_t before = now_ms();
-        for (int i = 0; i < 20; i++)
+        for (int i = 0; i < 20; i++) {
                 assert_int_equal(get(s->http, server->good, "/connection", &b, NULL), 0);
-        assert_true(now_ms() - before < 2000);
+                assert_string_equal(buf_str(&a.body), buf_str(&b.body));
+        }
 }
 
 static void a_client_certificate_and_one_authority_come_from_memory(void **state) {

@@ -29,10 +29,7 @@ words() { "$K3S_VM" exec -- cat /var/word /run/word | xargs; }
   "$K3S_VM" snapshot restore first
   [ "$(words)" = "one one" ]
   [ "$(boot_id)" = "$boot" ]
-  # Within a second, as far as whole seconds can tell.
-  guest=$("$K3S_VM" exec -- date -u +%s)
-  now=$(date +%s)
-  [ "$guest" -ge $((now - 1)) ] && [ "$guest" -le $((now + 1)) ]
+  clock_is_right
   "$K3S_VM" snapshot restore later-7
   [ "$(words)" = "later-7 later-7" ]
   [ "$("$K3S_VM" snapshot list | wc -l)" -eq 11 ]

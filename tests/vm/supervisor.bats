@@ -13,16 +13,6 @@ teardown() {
   [ -z "${SMALL:-}" ] || umount "$SMALL"
 }
 
-# By how many seconds the guest's clock is ahead of this machine's.
-guest_off() { echo $(($("$K3S_VM" exec -- date +%s) - $(date +%s))); }
-
-# Whether the guest's clock is right within a second.
-guest_is_right() {
-  local off
-  off=$(guest_off)
-  [ "${off#-}" -le 1 ]
-}
-
 # Whether a filter (Seccomp: 2) is on process PID.
 filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
 
@@ -77,9 +67,9 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
 @test "a guest whose clock is an hour off is set right within a second, and that is recorded" {
   "$K3S_VM"
   "$K3S_VM" exec -- date -s "@$(($(date +%s) - 3600))"
-  run ! guest_is_right
+  run ! clock_is_right
   "$K3S_VM" set-clock
-  guest_is_right
+  clock_is_right
   event_seen repair:clock 1
   off=$(jq -r 'select(.event == "repair:clock").was_off_ms' .k3s-vm/events.jsonl)
   [ "$off" -lt -3590000 ] && [ "$off" -gt -3610000 ]
@@ -96,7 +86,7 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   [ "$("$K3S_VM" --json status | jq -r .supervisor.phase)" = paused ]
   qmp cont
   event_seen repair:clock 30
-  guest_is_right
+  clock_is_right
 }
 
 @test "a monitor that is lost is connected again, and the supervisor still hears the guest's shutdown" {
@@ -149,16 +139,19 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   [ "$(supervisor_pid)" = "$supervisor" ]
 }
 
-@test "a guest that spins while it boots and touches no disk is reset" {
-  # The tiny guest with an init that does nothing, as fast as it can.
-  mkdir -p "$BATS_TEST_TMPDIR/spinning" "$BATS_TEST_TMPDIR/init"
-  cp "$TINY_GUEST/guest.json" "$TINY_GUEST/vmlinuz" "$BATS_TEST_TMPDIR/spinning"
-  printf '#!/bin/sh\nwhile :; do :; done\n' >"$BATS_TEST_TMPDIR/init/init"
-  chmod 755 "$BATS_TEST_TMPDIR/init/init"
+# init_guest FILE: the tiny guest with another init.
+init_guest() {
+  export FLAVOR=$BATS_TEST_TMPDIR/guest
+  mkdir -p "$FLAVOR" "$BATS_TEST_TMPDIR/init"
+  cp "$TINY_GUEST/guest.json" "$TINY_GUEST/vmlinuz" "$FLAVOR"
+  install -m 755 "$1" "$BATS_TEST_TMPDIR/init/init"
   # Of two archives after each other the kernel unpacks both, and the later file stays.
-  { cat "$TINY_GUEST/initrd.img"; (cd "$BATS_TEST_TMPDIR/init" && echo init | cpio --quiet -o -H newc); } \
-    >"$BATS_TEST_TMPDIR/spinning/initrd.img"
-  export FLAVOR=$BATS_TEST_TMPDIR/spinning
+  { cat "$TINY_GUEST/initrd.img"; (cd "$BATS_TEST_TMPDIR/init" && echo init | cpio --quiet -o -H newc); } >"$FLAVOR/initrd.img"
+}
+
+@test "a guest that spins while it boots and touches no disk is reset" {
+  printf '#!/bin/busybox sh\nwhile :; do :; done\n' >spinning
+  init_guest spinning
   "$K3S_VM" setup
   # Of an earlier boot, which went well.
   echo 'k3s-vm: the network is up' >.k3s-vm/vm/serial.log
@@ -167,6 +160,25 @@ filtered() { grep -q "^Seccomp:[[:space:]]*2$" "/proc/$1/status"; }
   [ "$status" -eq 7 ]
   [[ "$output" == *"stood still"*"it was reset"* ]]
   grep -q repair:reset-at-standstill .k3s-vm/events.jsonl
+}
+
+@test "a guest that reboots by itself and spins then is reset, and comes up" {
+  # Its network is up once its disk is there; on that is whether it spins, which it does once.
+  awk '/the network is up/ { up = $0; next }
+    { print }
+    /^mkdir -p .var.tmp/ { print "[ ! -e /var/spin ] || { rm /var/spin; sync; while :; do :; done; }"; print up }' \
+    "$ROOT/tests/vm/tiny/init" >spinning-once
+  init_guest spinning-once
+  "$K3S_VM"
+  pid=$(vm_pid) boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  run "$K3S_VM" exec -- sh -c 'touch /var/spin; sync; reboot -f; sleep 60'
+  echo "$output"
+  [[ "$output" == *"the command in the guest was cut off"* ]]
+  event_seen repair:reset-at-standstill 80
+  "$K3S_VM" start
+  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" != "$boot" ]
+  [ "$(vm_pid)" = "$pid" ]
+  "$K3S_VM" exec -- test ! -e /var/spin
 }
 
 @test "the supervisor is killed while its helper is about to start QEMU: the next start goes on with that one" {

@@ -22,17 +22,6 @@ ticks_go_on() {
     awk 'NR > 1 && $2 != last + 1 { print "tick " last " and then " $2; bad = 1 } { last = $2 } END { exit bad || NR < 3 }'
 }
 
-# clock_is_right: within a second, as far as whole seconds can tell.
-clock_is_right() {
-  local before guest after
-  before=$(date +%s)
-  guest=$("$K3S_VM" exec -- date -u +%s)
-  after=$(date +%s)
-  echo "the guest says $guest between $before and $after"
-  [ "$guest" -ge $((before - 1)) ]
-  [ "$guest" -le $((after + 1)) ]
-}
-
 # boots_because TEXT: start says so, the disk is as it was, and no state is left in it.
 boots_because() {
   run "$K3S_VM" start
