@@ -40,10 +40,11 @@ int supervisor_adopt(const struct project *p, const struct state *s, const struc
 void supervisor_ensure(const struct project *p, const struct state *s, const struct process *vm);
 
 /* Asks the supervisor on its own socket. Verbs: "status" ({"pid", "uptime_ms", "confined", "adopted", "phase":
- * "running", "paused" or "restarting", "restarts", "monitor", "qemu": {"pid", "start_time"}, "last_event": {"event",
- * "ms"}}), "ping", "reconnect" (the monitor), "suspend" ({"bytes", "save_ms"}: the state is saved and QEMU is on its
- * way out; an error: the VM runs on), "unsuspend" (lets a guest run on that a killed supervisor left paused),
- * "snapshot" ({"tag", "bytes", "machine"}: snapshot.h). -ENOENT, -ECONNREFUSED: there is none. */
+ * "running", "paused" or "restarting", "restarts", "standstills" (standstill.h), "monitor", "qemu": {"pid",
+ * "start_time"}, "last_event": {"event", "ms"}}), "booted" (the same, to be asked by who has reached the guest),
+ * "ping", "reconnect" (the monitor), "suspend" ({"bytes", "save_ms"}: the state is saved and QEMU is on its way out; an
+ * error: the VM runs on), "unsuspend" (lets a guest run on that a killed supervisor left paused), "snapshot" ({"tag",
+ * "bytes", "machine"}: snapshot.h). -ENOENT, -ECONNREFUSED: there is none. */
 int supervisor_ask(const struct project *p, const char *uuid, const char *verb, unsigned timeout_ms, struct json **ret,
                    struct error *err);
 

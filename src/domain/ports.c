@@ -208,6 +208,16 @@ static const struct registry_entry *registered(const struct registry *registry, 
         return NULL;
 }
 
+#define PID_FILE "/.k3s-vm/vm.pid"
+
+/* The project of a VM that is in the registry of other XDG folders, while it is there. NULL; the caller frees. */
+static char *project_of_qemu(const struct strv *argv) {
+        const char *path = qemu_option(argv, "-pidfile");
+        if (!path || path[0] != '/' || !str_ends(path, PID_FILE) || !fs_exists(path))
+                return NULL;
+        return xstrndup(path, strlen(path) - strlen(PID_FILE));
+}
+
 static void describe_vm(const struct strv *argv, const struct registry *registry, struct port_holder *h) {
         struct vm_cmdline vm;
         uid_t uid;
@@ -219,7 +229,7 @@ static void describe_vm(const struct strv *argv, const struct registry *registry
                 return;
         h->vm_uuid = xstrdup(uuid);
         h->vm_name = e ? xstrdup(e->name) : str_printable(vm.name, vm.name_len);
-        h->vm_project = xstrdup(e ? e->project : vm.project);
+        h->vm_project = e ? xstrdup(e->project) : vm.project ? xstrdup(vm.project) : project_of_qemu(argv);
 }
 
 /* The command line in one line, cut; NULL when it cannot be read. */

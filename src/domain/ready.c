@@ -93,10 +93,11 @@ static int pause_probe(struct wait *w, const char *what, const struct error *las
         return 0;
 }
 
-/* Says so if the supervisor had to help the guest along (standstill.h). */
-static void tell_standstill(const struct wait *w) {
+/* The supervisor looks after the boot (supervise_boot.c). Says so if it had to help the guest along. */
+static void end_boot(const struct wait *w, bool reached) {
         _cleanup_json_ struct json *supervisor = NULL;
-        supervisor_ask(w->ready->project, w->ready->state->uuid, "status", SUPERVISOR_TIMEOUT_MS, &supervisor, NULL);
+        supervisor_ask(w->ready->project, w->ready->state->uuid, reached ? "booted" : "status", SUPERVISOR_TIMEOUT_MS,
+                       &supervisor, NULL);
         if (json_u64_or(json_get(supervisor, "standstills"), 0) > 0)
                 progress_note(w->ready->progress, "the guest stood still while it booted, a fault of QEMU without "
                                                   "KVM: it was reset");
@@ -116,7 +117,7 @@ static int wait_banner(struct wait *w, struct error *err) {
         };
         int r = banner_wait(&wait, err);
         if (r <= 0)
-                tell_standstill(w);
+                end_boot(w, r == 0);
         return r;
 }
 

@@ -130,7 +130,7 @@ static struct json *describe(const struct supervisor *v) {
         json_set_bool(j, "adopted", !v->child);
         json_set_string(j, "phase", phase(v));
         json_set_number(j, "restarts", v->restarts_total);
-        json_set_number(j, "standstills", v->standstill.resets);
+        json_set_number(j, "standstills", v->boot.standstill.resets);
         json_set_bool(j, "monitor", v->qmp);
         struct json *qemu = json_set_object(j, "qemu");
         json_set_number(qemu, "pid", v->pid);
@@ -145,6 +145,12 @@ static struct json *on_request(const char *verb, void *userdata, struct error *e
         struct supervisor *v = userdata;
         if (str_eq(verb, "status"))
                 return describe(v);
+        if (str_eq(verb, "booted")) {
+                struct json *answer = describe(v);
+                supervise_boot_ended(v);
+                v->boot.standstill.resets = 0;
+                return answer;
+        }
         if (str_eq(verb, "ping"))
                 return json_new_object();
         if (str_eq(verb, "reconnect")) {
@@ -159,7 +165,7 @@ static struct json *on_request(const char *verb, void *userdata, struct error *e
                 return supervise_snapshot(v, err);
         if (str_eq(verb, "unsuspend"))
                 return supervise_unsuspend(v, err);
-        err_set(err, ERR_USAGE, EINVAL, "there are ping, status, reconnect, suspend, unsuspend and snapshot");
+        err_set(err, ERR_USAGE, EINVAL, "there are ping, status, booted, reconnect, suspend, unsuspend and snapshot");
         return NULL;
 }
 

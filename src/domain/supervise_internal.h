@@ -19,6 +19,16 @@
 #define HOUSEKEEPING_MS (30U * 1000) /* the only wake-up when nothing happens */
 #define RESTARTS_MAX 5
 
+/* The guest's last one. */
+struct boot {
+        struct loop_source *timer;
+        struct standstill standstill;
+        uint64_t serial_from; /* where in serial.log its words begin, in bytes */
+        unsigned looks;
+        bool announces; /* a boot before it said that its network was up */
+        bool started;   /* with QEMU, maybe by a command that waits for it */
+};
+
 struct supervisor {
         struct launch launch;
         const struct project *project; /* of launch */
@@ -37,12 +47,9 @@ struct supervisor {
         uint64_t start_time;
         struct qmp *qmp; /* NULL while there is no connection */
         struct loop_source *qmp_source, *pidfd_source, *resume_timer, *restart_timer, *monitor_timer, *sweep_timer,
-                        *resumed_timer, *boot_timer;
+                        *resumed_timer;
+        struct boot boot;
         unsigned monitor_delay_ms; /* until the next try to get the monitor back */
-        /* Of a guest that boots. */
-        struct standstill standstill;
-        uint64_t boot_serial_from; /* where in serial.log its words begin, in bytes */
-        unsigned boot_looks;
         /* What QEMU said about this run. */
         char *shutdown_reason;
         bool powerdown, panicked, failed_write, clock_wrong;
@@ -73,9 +80,12 @@ int supervise_qemu_adopt(struct supervisor *v, struct error *err);
 /* Gives the monitor up and tries to get it back. */
 void supervise_monitor_lost(struct supervisor *v, const char *why);
 
-/* supervise_boot.c: adds its timer to the loop; the guest is about to boot, and did not print anything yet. */
-int supervise_boot_begin(struct supervisor *v, struct error *err);
-void supervise_boot_started(struct supervisor *v);
+/* supervise_boot.c: adds its timer to the loop. */
+int supervise_boot_add(struct supervisor *v, struct error *err);
+/* The guest is about to boot, and did not print anything yet. @started: because its QEMU was started. */
+void supervise_boot_begins(struct supervisor *v, bool started);
+/* Whoever waits for the guest has reached it. */
+void supervise_boot_ended(struct supervisor *v);
 
 /* Adds the timers of what follows to the loop. */
 int supervise_suspend_begin(struct supervisor *v, struct error *err);

@@ -22,6 +22,7 @@
 #define REBOOT_MS 1           /* of a guest that was resumed: its firmware is another QEMU's */
 #define MONITOR_FIRST_MS 1000 /* after it was lost; doubled up to HOUSEKEEPING_MS */
 #define MONITOR_TIMEOUT_MS 1000
+#define RESET_HEARD_MS 2000
 
 static int on_qmp(struct loop *loop, int fd, uint32_t events, void *userdata);
 
@@ -43,9 +44,13 @@ static void on_qmp_event(const char *name, const struct json *data, uint64_t tim
                 v->powerdown = true;
         else if (str_eq(name, "GUEST_PANICKED"))
                 v->panicked = true;
-        else if (str_eq(name, "RESET") && json_bool_or(json_get(data, "guest"), false))
-                supervise_boot_started(v);
-        else if (str_eq(name, "STOP"))
+        else if (str_eq(name, "RESET") && json_bool_or(json_get(data, "guest"), false)) {
+                /* Of one that was heard of late, nobody knows what it has said since. */
+                if (wall_ms() < time_ms + RESET_HEARD_MS)
+                        supervise_boot_begins(v, false);
+                else
+                        supervise_boot_ended(v);
+        } else if (str_eq(name, "STOP"))
                 v->paused_ms = now_ms();
         else if (str_eq(name, "RESUME")) {
                 v->failed_write = false;
@@ -259,7 +264,7 @@ int supervise_qemu_start(struct supervisor *v, struct error *err) {
                 r = launch_and_watch(v, false, err);
         }
         if (r == 0 && !v->resumed)
-                supervise_boot_started(v);
+                supervise_boot_begins(v, true);
         if (r == 0)
                 r = let_run(v, err);
         if (r < 0) {
@@ -295,7 +300,7 @@ int supervise_qemu_begin(struct supervisor *v, struct error *err) {
         if (r == 0)
                 r = loop_add_timer(v->loop, 0, 0, on_monitor_timer, v, &v->monitor_timer, err);
         if (r == 0)
-                r = supervise_boot_begin(v, err);
+                r = supervise_boot_add(v, err);
         return r < 0 ? r : supervise_suspend_begin(v, err);
 }
 

@@ -105,6 +105,7 @@ static const struct sandbox_rule supervise_syscalls[] = {
                 {.syscall = "clock_gettime"},
                 {.syscall = "clock_gettime64"},
                 {.syscall = "clock_getres"},
+                {.syscall = "clock_getres_time64"},
                 {.syscall = "gettimeofday"},
                 {.syscall = "time"},
                 {.syscall = "nanosleep"},

@@ -272,6 +272,29 @@ static void an_orphan_that_is_in_no_registry_is_still_known_for_a_vm(void **stat
         port_holder_clear(&h);
 }
 
+static void a_vm_that_is_in_another_registry_is_named_with_its_project(void **state _unused_) {
+        uint16_t port;
+        int fd = bind_somewhere("127.0.0.1", true, &port);
+        _cleanup_free_ char *root = NULL;
+        assert_int_equal(fs_mkdtemp("/tmp", "k3s-vm-t", &root, NULL), 0);
+        _cleanup_free_ char *folder = path_join(root, ".k3s-vm"), *pid_file = path_join(folder, "vm.pid");
+        assert_int_equal(fs_mkdir_p(folder, 0700, NULL), 0);
+        assert_int_equal(fs_write_atomic(pid_file, "1\n", 2, 0600, NULL), 0);
+        const char *const argv[] = {
+                        "qemu-system-x86_64", "-uuid",  ORPHAN_UUID, "-name", "guest=other,process=" QEMU_PROCESS_NAME,
+                        "-pidfile",           pid_file, NULL};
+        pid_t pid = spawn_as(argv);
+        close(fd);
+        _cleanup_port_scan_ struct port_scan *s = scan();
+        struct port_holder h = {0};
+        bool taken = port_taken(s, port, &registry, &h);
+        end_child(pid);
+        fs_remove_tree(root, NULL);
+        assert_true(taken);
+        assert_string_equal(h.vm_project, root);
+        port_holder_clear(&h);
+}
+
 static void a_foreign_qemu_is_a_foreign_process(void **state _unused_) {
         uint16_t port;
         int fd = bind_somewhere("127.0.0.1", true, &port);
@@ -384,6 +407,7 @@ int main(int argc, char **argv) {
                         cmocka_unit_test(another_users_process_is_given_by_its_user),
                         cmocka_unit_test(a_qemu_of_ours_is_named_with_its_project_and_the_command_that_stops_it),
                         cmocka_unit_test(an_orphan_that_is_in_no_registry_is_still_known_for_a_vm),
+                        cmocka_unit_test(a_vm_that_is_in_another_registry_is_named_with_its_project),
                         cmocka_unit_test(a_foreign_qemu_is_a_foreign_process),
                         cmocka_unit_test(command_lines_of_ours_are_told_from_others),
                         cmocka_unit_test(a_vms_processes_are_found_by_its_uuid),
