@@ -143,11 +143,11 @@ static char *binary_version(const char *path) {
         struct proc_result result;
         if (proc_run(&run, &result, NULL) < 0 || result.exit_status != 0)
                 return xstrdup("custom");
-        /* k3s version v1.33.5+k3s1 (0123abcd) */
-        static const char start[] = "k3s version ";
-        char *text = str_starts(buf_str(&out), start) ? out.data + strlen(start) : NULL;
-        if (!text)
+        /* k3s version v1.33.5+k3s1 (0123abcd): the first word is what its file is called. */
+        _cleanup_free_ char *start = xasprintf("%s version ", path_base(path));
+        if (!str_starts(buf_str(&out), start))
                 return xstrdup("custom");
+        const char *text = out.data + strlen(start);
         size_t n = strcspn(text, " \r\n");
         return n == 0 || n > 64 ? xstrdup("custom") : str_printable(text, n);
 }

@@ -385,14 +385,15 @@ static void a_binary_says_its_version_or_is_custom(void **state) {
         static const struct {
                 const char *script, *version;
         } binaries[] = {
-                        {"#!/bin/sh\necho 'k3s version v1.21.2+k3s1 (5a67e8dc)'; echo 'go version go1.16'\n",
+                        {"#!/bin/sh\necho \"${0##*/} version v1.21.2+k3s1 (5a67e8dc)\"; echo 'go version go1.16'\n",
                          "v1.21.2+k3s1"},
                         {"#!/bin/sh\necho 'kubectl version 3'\n", "custom"},
-                        {"#!/bin/sh\necho 'k3s version v9'; exit 1\n", "custom"},
-                        {"#!/bin/sh\nprintf 'k3s version \\033[31mred\\n'\n", "\\x1b[31mred"},
+                        {"#!/bin/sh\necho 'k3s-arm64 version v9'; exit 1\n", "custom"},
+                        {"#!/bin/sh\nprintf 'k3s-arm64 version \\033[31mred\\n'\n", "\\x1b[31mred"},
                         {"\177ELF for another machine", "custom"},
         };
-        _cleanup_free_ char *path = path_join(s->root, "k3s"), *first = NULL;
+        /* K3s calls itself what its file is called, and releases are called this, too. */
+        _cleanup_free_ char *path = path_join(s->root, "k3s-arm64"), *first = NULL;
         for (size_t i = 0; i < ELEMENTSOF(binaries); i++) {
                 assert_int_equal(fs_write_atomic(path, binaries[i].script, strlen(binaries[i].script), 0755, NULL), 0);
                 _cleanup_payload_choice_ struct payload_choice c = {0};

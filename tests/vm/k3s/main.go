@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -156,7 +157,7 @@ func main() {
 	version, word := self()
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "--version":
-		fmt.Printf("k3s version %s (test)\n", version)
+		fmt.Printf("%s version %s (test)\n", filepath.Base(os.Args[0]), version) // as K3s, which says what its file is called
 	case len(os.Args) > 1 && os.Args[1] == "server":
 		server(version, word)
 	default:
