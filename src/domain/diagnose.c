@@ -41,18 +41,26 @@ static void append_file_tail(struct buf *out, const char *heading, const char *p
         append_tail(out, heading, text, n, lines);
 }
 
+static void append_command(struct buf *out, struct remote *remote, const char *heading, const char *command,
+                           unsigned lines) {
+        _cleanup_buf_ struct buf said = BUF_INIT(1U << 20);
+        const struct remote_exec exec = {.command = command, .ret_stdout = &said, .timeout_ms = 15000};
+        int status = 0;
+        if (remote_exec(remote, &exec, &status, NULL) == 0)
+                append_tail(out, heading, buf_str(&said), said.len, lines);
+}
+
 static void append_journal(struct buf *out, const struct project *p, const struct config *c) {
         const struct remote_address address = ready_ssh_address(p, c);
         _cleanup_remote_ struct remote *remote = NULL;
         if (remote_connect(&address, 5000, &remote, NULL) < 0)
                 return;
-        _cleanup_buf_ struct buf journal = BUF_INIT(1U << 20);
-        const struct remote_exec exec = {.command = "journalctl -u k3s -n 12 --no-pager -o cat",
-                                         .ret_stdout = &journal,
-                                         .timeout_ms = 15000};
-        int status = 0;
-        if (remote_exec(remote, &exec, &status, NULL) == 0)
-                append_tail(out, "K3s's last lines:", buf_str(&journal), journal.len, 12);
+        /* Where systemd started it again, what ended it is far above what it says now. */
+        append_command(out, remote, "what ended K3s:",
+                       "journalctl -u k3s -b --no-pager -o cat | grep -E '^F[0-9]{4} |level=(fatal|panic)|^panic: ' | "
+                       "tail -n 2",
+                       2);
+        append_command(out, remote, "K3s's last lines:", "journalctl -u k3s -n 12 --no-pager -o cat", 12);
 }
 
 char *diagnose(const struct project *p, const struct config *c, bool with_ssh) {
