@@ -303,10 +303,10 @@ in
       # good.
       k3s.serviceConfig.ExecStopPost = "-${stopPods}";
 
-      # Prompts for a login, on the serial lines and on a screen, which the VM does not have.
-      "getty@tty1".enable = false;
+      # Prompts for a login, on the kernel's console and on a screen, which the VM does not have: NixOS starts the latter by
+      # this name.
       "serial-getty@ttyS0".enable = false;
-      "serial-getty@ttyS1".enable = false;
+      "autovt@tty1".enable = false;
     };
     # A host that is busy, without KVM, is slow beyond what the defaults allow for.
     systemd.settings.Manager = {
