@@ -22,7 +22,7 @@ setup_file() {
 }
 
 @test "the guest's configuration has what it should have" {
-  evaluates "$GUEST.fileSystems" | jq -e '."/var" | .autoFormat and .autoResize and .neededForBoot'
+  evaluates "$GUEST.fileSystems" | jq -e '."/var" | .autoFormat and .autoResize'
   evaluates "$GUEST.services.openssh.authorizedKeysFiles" | jq -e '. == ["/run/credentials/@system/ssh.authorized_keys.root"]'
   evaluates packages.x86_64-linux.guest.drvPath
 }

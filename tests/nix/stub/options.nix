@@ -43,6 +43,8 @@ in
     # nixos/modules/system/boot/systemd/initrd.nix
     boot.initrd.systemd.enable = bool false;
     # nixos/modules/system/boot/kernel.nix
+    boot.initrd.includeDefaultModules = bool true;
+    # Of modules, sets of booleans are good, too.
     boot.initrd.availableKernelModules = strings;
     boot.initrd.kernelModules = strings;
     boot.kernelModules = strings;
@@ -67,10 +69,11 @@ in
       types.submodule {
         options = {
           device = option (types.nullOr types.nonEmptyStr) null;
-          fsType = str "auto";
+          fsType = required types.nonEmptyStr;
           options = option (types.listOf types.nonEmptyStr) [ "defaults" ];
           autoFormat = bool false;
           autoResize = bool false;
+          noCheck = bool false;
           # nixos/modules/system/boot/stage-1.nix
           neededForBoot = bool false;
         };

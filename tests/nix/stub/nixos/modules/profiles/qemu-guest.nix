@@ -1,2 +1,0 @@
-# nixos/modules/profiles/qemu-guest.nix: that it is there.
-{ }
