@@ -232,6 +232,8 @@ in
     services.k3s = {
       enable = true;
       role = cfg.role;
+      # Where K3s looks anyway; NixOS wants an agent to say where its server is.
+      configPath = lib.mkIf (cfg.role == "agent") (lib.mkDefault "/etc/rancher/k3s/config.yaml");
       images = lib.mkIf cfg.airgapImages [ config.services.k3s.package.airgap-images ];
     };
     security.pki.certificateFiles = cfg.registryCertificates;

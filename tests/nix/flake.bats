@@ -83,6 +83,8 @@ setup_file() {
     services.k3s.manifests.hello.content = { kind = "Namespace"; }; }'
   [[ $(with_module "$module" boot.kernelModules) == *'"br_netfilter"'*'"nbd"'* ]]
   [ "$(with_module "$module" services.k3s.role)" = '"agent"' ]
+  # Or NixOS says that an agent has no server.
+  [ "$(with_module "$module" services.k3s.configPath)" = '"/etc/rancher/k3s/config.yaml"' ]
   [ "$(with_module "$module" services.k3s.images)" = '[]' ]
   [ "$(with_module "$module" services.k3s.manifests.hello.content.kind)" = '"Namespace"' ]
   [ "$(with_module "$module" networking.firewall.enable)" = true ]

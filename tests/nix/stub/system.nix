@@ -12,6 +12,12 @@ let
     name: service: service.enable && (lib.hasPrefix "k3s-vm-" name || name == "k3s")
   ) config.systemd.services;
 
+  # nixos/lib/systemd-lib.nix has these and more in the PATH of every service.
+  defaultPath = [
+    pkgs.coreutils
+    pkgs.findutils
+    pkgs.systemd
+  ];
   list = name: values: lib.optional (values != [ ]) "${name}=${toString values}";
   settings =
     set:
@@ -34,7 +40,7 @@ let
       ++ [
         ""
         "[Service]"
-        "Environment=PATH=${lib.makeBinPath service.path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        "Environment=PATH=${lib.makeBinPath (service.path ++ defaultPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
       ]
       ++ settings service.serviceConfig
       ++ lib.optional (service.script != "") "ExecStart=${pkgs.writeShellScript "unit-script-${name}" "set -e\n${service.script}"}"

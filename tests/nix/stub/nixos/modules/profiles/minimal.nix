@@ -1,2 +1,7 @@
-# nixos/modules/profiles/minimal.nix: that it is there.
-{ }
+# nixos/modules/profiles/minimal.nix: what it does to the options that are here.
+{ lib, ... }:
+{
+  environment.defaultPackages = lib.mkDefault [ ];
+  environment.stub-ld.enable = lib.mkDefault false;
+  programs.command-not-found.enable = lib.mkDefault false;
+}
