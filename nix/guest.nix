@@ -205,7 +205,8 @@ in
           path = "${credentials}/ssh.host_key";
         }
       ];
-      authorizedKeysFiles = lib.mkForce [ "${credentials}/ssh.authorized_keys.root" ];
+      # Beside NixOS' own places, so that users.users.root.openssh.authorizedKeys of a user's module counts.
+      authorizedKeysFiles = [ "${credentials}/ssh.authorized_keys.root" ];
       settings = {
         PermitRootLogin = "prohibit-password";
         PasswordAuthentication = false;
