@@ -128,14 +128,9 @@ in
       "oops=panic"
       "panic=1"
     ];
-    boot.consoleLogLevel = 4;
     boot.kernel.sysctl = {
       "net.ipv4.ip_forward" = 1;
       "net.bridge.bridge-nf-call-iptables" = 1;
-      # Each container watches files.
-      "fs.inotify.max_user_instances" = 8192;
-      "fs.inotify.max_user_watches" = 524288;
-      "vm.max_map_count" = 262144;
       "vm.overcommit_memory" = 1;
     };
 
@@ -192,8 +187,6 @@ in
     # /etc/resolv.conf is one line that never changes (k3s-vm-guest.service).
     services.resolved.enable = false;
     networking.resolvconf.enable = false;
-    # k3s-vm sets the clock when the VM goes on after a sleep; timesyncd keeps it right in between.
-    services.timesyncd.enable = lib.mkDefault true;
 
     # ---- the way in ------------------------------------------------------------------------------------------------
     services.openssh = {
@@ -208,10 +201,8 @@ in
       # Beside NixOS' own places, so that users.users.root.openssh.authorizedKeys of a user's module counts.
       authorizedKeysFiles = [ "${credentials}/ssh.authorized_keys.root" ];
       settings = {
-        PermitRootLogin = "prohibit-password";
         PasswordAuthentication = false;
         KbdInteractiveAuthentication = false;
-        UseDns = false;
       };
       # The program opens many connections at once, all from one address, and looks whether the guest is up by connecting
       # and leaving. A VM that was suspended for a week comes back to the same connections.
@@ -251,7 +242,6 @@ in
         unitConfig.RequiresMountsFor = "/var";
         serviceConfig.Type = "oneshot";
         serviceConfig.RemainAfterExit = true;
-        path = [ pkgs.coreutils ];
         script = ''
           # Only this folder, as users put files of theirs beside it (environment.etc).
           mkdir -p /etc/rancher/k3s /var/lib/rancher/etc/node
@@ -286,7 +276,6 @@ in
       k3s-vm-agent = {
         description = "Requests of k3s-vm on the second serial line";
         wantedBy = [ "multi-user.target" ];
-        path = [ pkgs.coreutils ];
         serviceConfig = {
           ExecStart = "${pkgs.bash}/bin/bash ${agent}";
           Restart = "always";
@@ -319,12 +308,10 @@ in
     # A new guest is built on the host; nothing is built, installed or switched to in here.
     nix.enable = false;
     system.switch.enable = false;
-    boot.enableContainers = false;
-    environment.defaultPackages = [ ];
-    environment.stub-ld.enable = false;
+    boot.bcache.enable = false;
+    boot.initrd.systemd.tpm2.enable = false;
     fonts.fontconfig.enable = false;
     programs.nano.enable = false;
-    programs.command-not-found.enable = false;
     security.sudo.enable = false;
     services.lvm.enable = false;
     systemd.coredump.enable = false;

@@ -58,7 +58,9 @@ setup_file() {
 
 @test "nothing is in the guest that a node does not need" {
   for option in nix.enable system.switch.enable boot.enableContainers security.sudo.enable services.lvm.enable \
-    programs.nano.enable fonts.fontconfig.enable systemd.oomd.enable systemd.coredump.enable boot.loader.grub.enable; do
+    programs.nano.enable fonts.fontconfig.enable systemd.oomd.enable systemd.coredump.enable boot.loader.grub.enable \
+    boot.bcache.enable boot.initrd.systemd.tpm2.enable boot.initrd.includeDefaultModules environment.stub-ld.enable \
+    programs.command-not-found.enable; do
     [ "$(evaluates "$GUEST.$option")" = false ] || { echo "$option"; return 1; }
   done
   [ "$(evaluates "$GUEST.environment.defaultPackages")" = '[]' ]

@@ -35,20 +35,24 @@ in
     system.build = option (types.lazyAttrsOf types.unspecified) { };
     # nixos/modules/system/activation/switchable-system.nix
     system.switch.enable = bool true;
-    # nixos/modules/system/boot/loader/loader.nix, nixos/modules/system/boot/kernel.nix
+    # nixos/modules/system/activation/top-level.nix
     system.boot.loader.kernelFile = str "bzImage";
 
     # nixos/modules/system/boot/loader/grub/grub.nix
     boot.loader.grub.enable = bool true;
     # nixos/modules/system/boot/systemd/initrd.nix
-    boot.initrd.systemd.enable = bool false;
+    boot.initrd.systemd.enable = bool true;
+    # nixos/modules/system/boot/systemd/tpm2.nix
+    boot.initrd.systemd.tpm2.enable = bool true;
+    # nixos/modules/tasks/bcache.nix
+    boot.bcache.enable = bool true;
     # nixos/modules/system/boot/kernel.nix
     boot.initrd.includeDefaultModules = bool true;
     # Of modules, sets of booleans are good, too.
     boot.initrd.availableKernelModules = strings;
     boot.initrd.kernelModules = strings;
     boot.kernelModules = strings;
-    boot.kernelParams = strings;
+    boot.kernelParams = option (types.listOf (types.strMatching "([^\"[:space:]]|\"[^\"]*\")+")) [ ];
     boot.consoleLogLevel = option types.int 4;
     boot.kernelPackages = option types.raw { kernel.version = "6.12.0"; };
     # nixos/modules/config/sysctl.nix
@@ -62,7 +66,7 @@ in
       )
     )) { };
     # nixos/modules/virtualisation/nixos-containers.nix
-    boot.enableContainers = bool true;
+    boot.enableContainers = bool false;
 
     # nixos/modules/tasks/filesystems.nix
     fileSystems = option (types.attrsOf (
@@ -114,7 +118,16 @@ in
       enable = bool false;
       hostKeys = option (types.listOf types.attrs) [ ];
       authorizedKeysFiles = strings;
-      settings = option (types.attrsOf types.anything) { };
+      settings = option (types.attrsOf (
+        types.nullOr (
+          types.oneOf [
+            types.bool
+            types.int
+            types.str
+            (types.listOf types.str)
+          ]
+        )
+      )) { };
       extraConfig = lines;
     };
     # nixos/modules/config/users-groups.nix
@@ -144,21 +157,29 @@ in
       nodeTaint = strings;
       nodeName = option (types.nullOr types.str) null;
       nodeIP = option (types.nullOr types.str) null;
+      nodeExternalIP = option (types.nullOr types.str) null;
+      selinux = bool false;
       extraFlags = option (types.either types.str (types.listOf types.str)) [ ];
       images = option (types.listOf types.package) [ ];
       manifests = option (types.attrsOf (
         types.submodule {
           options = {
             enable = bool true;
-            target = str "";
+            # From the name and the content, unless they are given.
+            target = option types.nonEmptyStr "manifest.yaml";
             content = option (types.nullOr (types.either types.attrs (types.listOf types.attrs))) null;
-            source = option (types.nullOr types.path) null;
+            source = option types.path "/content";
           };
         }
       )) { };
       autoDeployCharts = option (types.attrsOf types.attrs) { };
+      charts = option (types.attrsOf (types.either types.path types.package)) { };
+      containerdConfigTemplate = option (types.nullOr types.str) null;
       gracefulNodeShutdown.enable = bool false;
-      extraKubeletConfig = option types.attrs { };
+      gracefulNodeShutdown.shutdownGracePeriod = option types.nonEmptyStr "30s";
+      gracefulNodeShutdown.shutdownGracePeriodCriticalPods = option types.nonEmptyStr "10s";
+      extraKubeletConfig = option (types.attrsOf types.anything) { };
+      extraKubeProxyConfig = option (types.attrsOf types.anything) { };
     };
     # nixos/modules/security/ca.nix
     security.pki.certificateFiles = option (types.listOf types.path) [ ];
