@@ -149,7 +149,12 @@ in
       ${builtins.storeDir} = {
         device = "/dev/disk/by-id/virtio-k3s-vm-root";
         fsType = "erofs";
-        options = [ "ro" ];
+        # As NixOS wants the store mounted; without one of these it mounts it a second time, over this.
+        options = [
+          "ro"
+          "nodev"
+          "nosuid"
+        ];
         # Nobody writes to it.
         noCheck = true;
       };
