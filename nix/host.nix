@@ -41,11 +41,8 @@ in
 
   config = lib.mkIf cfg.enable {
     environment.systemPackages = [ cfg.package ];
-    # The one that does not fit the processor is not loaded, and says nothing.
-    boot.kernelModules = [
-      "kvm-intel"
-      "kvm-amd"
-    ];
+    # udev loads the module that /dev/kvm needs. Named in boot.kernelModules, the one of the other make of processor would
+    # fail, and systemd-modules-load.service with it.
     users.groups.kvm.members = cfg.users;
     systemd.user.services = lib.listToAttrs (
       map (project: {

@@ -109,6 +109,7 @@ host_module() {
 
 @test "on the host the module gives users the group kvm and starts their VMs; home-manager's starts them too" {
   [ "$(host_module "$STUB/options.nix" host.nix 'users = [ "alice" ];' users.groups.kvm.members)" = '["alice"]' ]
+  [ "$(host_module "$STUB/options.nix" host.nix '' boot.kernelModules)" = '[]' ]
   [[ $(host_module "$STUB/options.nix" host.nix '' systemd.user.services) == *'--project /home/alice/shop start'* ]]
   [[ $(host_module home home.nix '' systemd.user.services.k3s-vm-home-alice-shop.Service.ExecStop) == *'stop --shutdown'* ]]
 }
