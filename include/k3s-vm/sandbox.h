@@ -10,11 +10,11 @@
 
 #include <k3s-vm/err.h>
 
-/* One allowed call, by the kernel's name. Names that this architecture or libseccomp does not know are left out, so
- * that a list can hold what other C libraries and newer kernels use. */
+/* Allowed calls, by the kernel's names, a space between two. Names that this architecture or libseccomp does not know
+ * are left out, so that a list can hold what other C libraries and newer kernels use. */
 struct sandbox_rule {
-        const char *syscall;
-        /* Where @mask is not 0, only calls whose argument @argument has none of these bits. */
+        const char *syscalls;
+        /* Where @mask is not 0, only with an argument @argument that has none of these bits. */
         uint64_t mask;
         unsigned argument;
 };

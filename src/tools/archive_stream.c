@@ -94,18 +94,22 @@ void archive_stream_free(struct archive_stream *s) {
         free(s);
 }
 
+static bool is_zero(const char *data, size_t len) {
+        return *data == '\0' && memcmp(data, data + 1, len - 1) == 0;
+}
+
 /* The zeros at the start of each block of a file system's size become holes. */
 static int write_sparse(int fd, const char *data, size_t len) {
-        static const char zeros[4096];
+        const size_t block = 4096;
         for (size_t n; len > 0; data += n, len -= n) {
-                n = len < sizeof(zeros) ? len : sizeof(zeros);
-                if (memcmp(data, zeros, n) == 0) {
+                n = len < block ? len : block;
+                if (is_zero(data, n)) {
                         if (lseek(fd, (off_t)n, SEEK_CUR) < 0)
                                 return -errno;
                         continue;
                 }
-                while (n < len && (len - n < sizeof(zeros) || memcmp(data + n, zeros, sizeof(zeros)) != 0))
-                        n += len - n < sizeof(zeros) ? len - n : sizeof(zeros);
+                while (n < len && (len - n < block || !is_zero(data + n, block)))
+                        n += len - n < block ? len - n : block;
                 int r = fs_write_all(fd, data, n);
                 if (r < 0)
                         return r;

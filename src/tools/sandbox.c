@@ -3,6 +3,7 @@
 #include <seccomp.h>
 
 #include <k3s-vm/sandbox.h>
+#include <k3s-vm/strv.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
@@ -15,8 +16,8 @@
 #define SANITIZED 0
 #endif
 
-static int allow(scmp_filter_ctx filter, const struct sandbox_rule *rule) {
-        int number = seccomp_syscall_resolve_name(rule->syscall);
+static int allow(scmp_filter_ctx filter, const char *name, const struct sandbox_rule *rule) {
+        int number = seccomp_syscall_resolve_name(name);
         if (number == __NR_SCMP_ERROR)
                 return 0;
         int r = rule->mask ? seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 1,
@@ -33,8 +34,12 @@ int sandbox_enter(const struct sandbox_rule *rules, size_t n, struct error *err)
         if (!filter)
                 return err_set(err, ERR_HOST, ENOSYS, "this kernel has no system call filters");
         int r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-        for (size_t i = 0; r == 0 && i < n; i++)
-                r = allow(filter, &rules[i]);
+        for (size_t i = 0; i < n; i++) {
+                _cleanup_strv_ struct strv names = {0};
+                strv_split(&names, rules[i].syscalls, " ");
+                for (size_t j = 0; r == 0 && j < names.len; j++)
+                        r = allow(filter, names.items[j], &rules[i]);
+        }
         if (r == 0)
                 r = seccomp_load(filter);
         seccomp_release(filter);

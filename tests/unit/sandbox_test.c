@@ -143,7 +143,7 @@ static void names_that_nobody_knows_are_left_out(void **state) {
         (void)state;
         pid_t pid = fork();
         if (pid == 0) {
-                const struct sandbox_rule rules[] = {{.syscall = "no_such_call"}, {.syscall = "exit_group"}};
+                const struct sandbox_rule rules[] = {{.syscalls = "no_such_call exit_group"}};
                 int r = sandbox_enter(rules, ELEMENTSOF(rules), NULL);
                 _exit(r == 0 || r == -ENOSYS ? 0 : 1);
         }
