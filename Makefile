@@ -97,19 +97,22 @@ $O/%.o: %.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LTO_$(BUILD)) -MMD -MP -c -o $@ $<
 
-# The guests' and payloads' own files travel inside the program, as a tar with nothing in it that differs
-# from machine to machine. They go without their comments: 15 kB.
+# The guests' and payloads' own files travel inside the program, without their comments: 15 kB.
 EMBEDDED := $(shell find -L src/guest src/payload -type f 2>/dev/null | LC_ALL=C sort)
-$O/embedded.tar.xz: $(EMBEDDED) Makefile
-	$(call say,TAR,$@)
+$O/embedded.7z: $(EMBEDDED) $O/embed Makefile
+	$(call say,EMBED,$@)
 	$(Q)rm -rf $O/embedded && mkdir -p $O/embedded && cp -RL src/guest src/payload $O/embedded/
 	$(Q)find $O/embedded -type f -exec sed -i '/^[[:space:]]*\(#\|\/\/\)\( .*\)\{0,1\}$$/d' {} +
-	$(Q)tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w --hard-dereference \
-		-C $O/embedded -cf - guest payload | xz -9e > $@
+	$(Q)$O/embed $@ $O/embedded
 
-$O/embedded.o: src/embedded.S $O/embedded.tar.xz
+$O/embed: src/embed.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< $(shell pkg-config --libs libarchive)
+
+$O/embedded.o: src/embedded.S $O/embedded.7z
 	$(call say,AS,$<)
-	$(Q)$(CC) -DEMBEDDED_TAR='"$O/embedded.tar.xz"' -c -o $@ $<
+	$(Q)$(CC) -DEMBEDDED='"$O/embedded.7z"' -c -o $@ $<
 
 $(LIBRARY): $(filter-out $O/src/commands/main.o,$(OBJECTS))
 	$(Q)rm -f $@

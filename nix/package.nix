@@ -5,7 +5,6 @@
   src,
   pkg-config,
   makeWrapper,
-  xz,
   curl,
   libarchive,
   cjson,
@@ -25,7 +24,6 @@ stdenv.mkDerivation {
   nativeBuildInputs = [
     pkg-config
     makeWrapper
-    xz
   ];
   buildInputs = [
     curl

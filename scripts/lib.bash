@@ -31,7 +31,6 @@ needs() {
 build cmd:cc                    gcc                    gcc               gcc             gcc
 build cmd:make                  make                   make              make            make
 build cmd:pkg-config            pkg-config             pkgconf-pkg-config pkgconf        pkgconf
-build cmd:xz                    xz-utils               xz                 xz             xz
 build pc:libcurl                libcurl4-openssl-dev   libcurl-devel     curl            libcurl-devel
 build pc:libarchive             libarchive-dev         libarchive-devel  libarchive      libarchive-devel
 build pc:libcjson               libcjson-dev           cjson-devel       cjson           cJSON-devel
@@ -48,6 +47,7 @@ run   cmd:mkfs.erofs            erofs-utils            -                 -      
 run   cmd:mksquashfs            squashfs-tools         -                 -               -
 run   cmd:zstd                  zstd                   -                 -               -
 run   cmd:cpio                  cpio                   -                 -               -
+run   cmd:xz                    xz-utils               -                 -               -
 run   cmd:go                    golang-go              -                 -               -
 run   cmd:dpkg-source           dpkg-dev               -                 -               -
 test  pc:cmocka                 libcmocka-dev          libcmocka-devel   cmocka          libcmocka-devel

@@ -11,7 +11,7 @@
 
 #include <k3s-vm/err.h>
 
-/* Unpacks a tar held in memory, plain or packed by gzip or xz, below @folder (which exists), only the members under
+/* Unpacks a 7-Zip archive, or a plain tar, held in memory below @folder (which exists), only the members under
  * @prefix ("": all), with the prefix taken off. Permission bits are kept, owners and set-user-id bits are not; existing
  * files are replaced. Absolute names, "..", devices and links that lead out are -EPERM, nothing under @prefix is
  * -ENOENT; what came before the failure stays. */

@@ -20,7 +20,7 @@
 
 struct image_builder {
         const char *name;     /* "guest", "payload": phase name and cache folder */
-        const char *prefix;   /* of its files in the embedded tar: "guest/debian" */
+        const char *prefix;   /* of its files in the embedded archive: "guest/debian" */
         const char *text;     /* "Debian guest", for people */
         const char *complete; /* the file whose presence says that a result is whole: "guest.json" */
         uint64_t room_bytes;  /* disk space a build needs, at most */

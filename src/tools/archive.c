@@ -206,8 +206,7 @@ int archive_unpack(const void *data, size_t len, const char *prefix, const char 
         if (root < 0)
                 return err_errno(err, errno, "cannot unpack into %s", folder);
         _cleanup_(archive_reader_freep) struct archive *a = oom_check(libarchive.archive_read_new());
-        if (libarchive.archive_read_support_filter_gzip(a) != ARCHIVE_OK ||
-            libarchive.archive_read_support_filter_xz(a) != ARCHIVE_OK ||
+        if (libarchive.archive_read_support_format_7zip(a) != ARCHIVE_OK ||
             libarchive.archive_read_support_format_tar(a) != ARCHIVE_OK ||
             libarchive.archive_read_open_memory(a, data, len) != ARCHIVE_OK)
                 return fail(a, err, "cannot read the archive");

@@ -47,6 +47,7 @@
         X(archive_read_support_filter_zstd) \
         X(archive_read_support_format_empty) \
         X(archive_read_support_format_raw) \
+        X(archive_read_support_format_7zip) \
         X(archive_read_support_format_tar) \
         X(archive_write_close) \
         X(archive_write_data) \

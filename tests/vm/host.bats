@@ -171,12 +171,13 @@ have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind((":
   for signal in HUP TERM; do
     "$K3S_VM" >out 2>&1 3>&- &
     command=$!
-    sleep 1
+    until [ -s .k3s-vm/vm.pid ]; do sleep 0.05; done
     kill "-$signal" "$command"
     status=0
     wait "$command" || status=$?
     cat out
     [ "$status" -eq 130 ]
+    "$K3S_VM" stop --force
   done
   "$K3S_VM"
   [ "$(vm_state)" = running ]
