@@ -16,6 +16,7 @@
 #include <k3s-vm/verified.h>
 
 #include "http_internal.h"
+#include "http_sink.h"
 
 #define ATTEMPTS 6
 #define STALL_MS 30000
@@ -27,7 +28,6 @@
 #define WORTHWHILE_BYTES (1U << 20)
 /* Left free on the disk. */
 #define ROOM_TO_SPARE (16U << 20)
-#define FLUSH_BYTES (16U << 20)
 #define VALIDATOR_MAX 512
 
 /* The version of a file as its server names it; empty strings where it does not. */
@@ -42,6 +42,7 @@ struct transfer {
         int fd; /* PATH.part, locked */
         char *part, *from;
         struct digest *digest; /* of the first @have bytes; NULL: start anew */
+        struct sink *sink;     /* while a body comes in: what leads to @fd and @digest */
         uint64_t have;         /* bytes in PATH.part */
         uint64_t resumed_at;   /* what this attempt asked to start from */
         /* Of the response that is coming in. */
@@ -52,7 +53,6 @@ struct transfer {
         bool has_range, started, encoded;
         bool continued;   /* PATH.part was made of more than one response */
         uint64_t total;   /* 0: unknown */
-        uint64_t flushed; /* of it the kernel was told to write that much to the disk */
         uint64_t best;    /* the most there ever was */
         uint64_t wish_ms; /* how long the server asked to wait before the next attempt */
         uint64_t shown_ms;
@@ -81,7 +81,7 @@ static void show(struct transfer *t, bool now) {
 static int start_over(struct transfer *t, struct error *err) {
         digest_freep(&t->digest);
         t->digest = NULL;
-        t->have = t->flushed = 0;
+        t->have = 0;
         if (ftruncate(t->fd, 0) < 0 || lseek(t->fd, 0, SEEK_SET) < 0)
                 return err_errno(err, errno, "cannot write %s", t->part);
         return digest_new_for(t->download->hash, &t->digest, err);
@@ -235,6 +235,11 @@ static int start_body(struct transfer *t, long status, struct error *err) {
         return r;
 }
 
+static void not_written(struct transfer *t, int r) {
+        err_errno(&t->failure, -r, "cannot write %s", t->part);
+        t->failure.code = ERR_HOST;
+}
+
 static size_t on_data(char *data, size_t size, size_t n, void *userdata) {
         struct transfer *t = userdata;
         size_t len = size * n;
@@ -246,25 +251,14 @@ static size_t on_data(char *data, size_t size, size_t n, void *userdata) {
                 t->started = true;
                 if (start_body(t, status, &t->failure) < 0)
                         return 0;
+                t->sink = sink_new(t->fd, t->have, t->digest);
         }
-        for (size_t at = 0; at < len;) {
-                ssize_t written = write(t->fd, data + at, len - at);
-                if (written < 0 && errno == EINTR)
-                        continue;
-                if (written < 0) {
-                        err_errno(&t->failure, errno, "cannot write %s", t->part);
-                        t->failure.code = ERR_HOST;
-                        return 0;
-                }
-                digest_update(t->digest, data + at, (size_t)written);
-                at += (size_t)written;
-                t->have += (uint64_t)written;
+        int r = sink_put(t->sink, data, len);
+        if (r < 0) {
+                not_written(t, r);
+                return 0;
         }
-        /* The disk is kept busy meanwhile, so that there is little left to wait for at the end. */
-        if (t->have - t->flushed >= FLUSH_BYTES) {
-                sync_file_range(t->fd, (off_t)t->flushed, (off_t)(t->have - t->flushed), SYNC_FILE_RANGE_WRITE);
-                t->flushed = t->have;
-        }
+        t->have += len;
         show(t, false);
         return len;
 }
@@ -326,6 +320,11 @@ static int attempt(struct transfer *t, bool *ret_passing, struct error *err) {
         http_setopt(t->http, CURLOPT_WRITEDATA, t);
         CURLcode code = http_run(t->http);
         http_setopt(t->http, CURLOPT_HTTPHEADER, NULL);
+        r = t->sink ? sink_settle(t->sink) : 0;
+        sink_freep(&t->sink);
+        t->sink = NULL;
+        if (r < 0 && !t->failure.code)
+                not_written(t, r);
 
         long status = 0;
         libcurl.curl_easy_getinfo(t->http->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -391,7 +390,7 @@ static int fetch(struct transfer *t, struct error *err) {
                 return finish(t, err);
         unsigned attempts = d->attempts ? d->attempts : ATTEMPTS;
         unsigned first_ms = d->pause_ms ? d->pause_ms : FIRST_PAUSE_MS, pause_ms = first_ms;
-        t->best = t->flushed = t->have;
+        t->best = t->have;
         for (unsigned n = 1;; n++) {
                 _cleanup_error_ struct error failure = ERROR_INIT;
                 bool passing = false;
