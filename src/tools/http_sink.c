@@ -142,7 +142,8 @@ int sink_put(struct sink *s, const void *data, size_t len) {
 
 int sink_settle(struct sink *s) {
         pthread_mutex_lock(&s->lock);
-        if (s->filled - s->done<PIECES && * open_len(s)> 0)
+        bool all_full = s->filled - s->done == PIECES;
+        if (!all_full && *open_len(s) > 0)
                 s->filled++;
         pthread_cond_signal(&s->changed);
         int r = wait_until(s, 0);
