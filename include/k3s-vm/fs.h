@@ -42,6 +42,8 @@ int fs_write_cache(const char *path, const void *data, size_t len, mode_t mode, 
 int fs_copy_sparse(int from, int to);
 /* The same to a new file @to, 0600, in place of what is there. */
 int fs_copy_file(const char *from, const char *to, struct error *err);
+/* Whether @len bytes, at least one, may become a hole. */
+bool bytes_are_zero(const void *data, size_t len);
 
 /* Creates @path and missing parents with @mode. Existing folders are left as they are. */
 int fs_mkdir_p(const char *path, mode_t mode, struct error *err);

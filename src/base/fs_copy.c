@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <k3s-vm/fs.h>
@@ -37,6 +38,11 @@ static int copy_range(int from, int to, off_t at, off_t end) {
                 at += n;
         }
         return 0;
+}
+
+bool bytes_are_zero(const void *data, size_t len) {
+        const char *bytes = data;
+        return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
 int fs_copy_sparse(int from, int to) {

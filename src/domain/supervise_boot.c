@@ -50,6 +50,8 @@ int supervise_boot_add(struct supervisor *v, struct error *err) {
 }
 
 void supervise_boot_begins(struct supervisor *v, bool started) {
+        if (!is_translated(v))
+                return;
         int64_t size = fs_size(v->project->serial_path);
         /* A reset is followed by some that the firmware does: they are of the same boot. */
         bool was_up = banner_network_up(v->project->serial_path, v->boot.serial_from);
@@ -58,8 +60,7 @@ void supervise_boot_begins(struct supervisor *v, bool started) {
         v->boot.started = started;
         v->boot.serial_from = size > 0 ? (uint64_t)size : 0;
         v->boot.looks = 0;
-        if (is_translated(v))
-                loop_arm(v->boot.timer, STANDSTILL_LOOK_MS, STANDSTILL_LOOK_MS);
+        loop_arm(v->boot.timer, STANDSTILL_LOOK_MS, STANDSTILL_LOOK_MS);
 }
 
 void supervise_boot_ended(struct supervisor *v) {

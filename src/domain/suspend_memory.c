@@ -134,10 +134,6 @@ static int open_process(struct memory *m, pid_t pid, struct error *err) {
         return 0;
 }
 
-static bool is_zero(const char *page) {
-        return page[0] == 0 && memcmp(page, page + 1, PAGE - 1) == 0;
-}
-
 static int write_pages(struct memory *m, const char *from, size_t n, uint64_t page, struct error *err) {
         ssize_t done = pwrite(m->fd, from, n * PAGE, (off_t)(page * PAGE));
         if (done != (ssize_t)(n * PAGE))
@@ -152,7 +148,7 @@ static int copy_run(struct memory *m, uint64_t page, size_t n, struct error *err
         if (!m->fresh)
                 return write_pages(m, m->run, n, page, err);
         for (size_t i = 0, end; i < n; i = end + 1) {
-                for (end = i; end < n && !is_zero(m->run + end * PAGE); end++)
+                for (end = i; end < n && !bytes_are_zero(m->run + end * PAGE, PAGE); end++)
                         ;
                 int r = end > i ? write_pages(m, m->run + i * PAGE, end - i, page + i, err) : 0;
                 if (r < 0)

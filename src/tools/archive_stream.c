@@ -94,21 +94,17 @@ void archive_stream_free(struct archive_stream *s) {
         free(s);
 }
 
-static bool is_zero(const char *data, size_t len) {
-        return *data == '\0' && memcmp(data, data + 1, len - 1) == 0;
-}
-
 /* The zeros at the start of each block of a file system's size become holes. */
 static int write_sparse(int fd, const char *data, size_t len) {
         const size_t block = 4096;
         for (size_t n; len > 0; data += n, len -= n) {
                 n = len < block ? len : block;
-                if (is_zero(data, n)) {
+                if (bytes_are_zero(data, n)) {
                         if (lseek(fd, (off_t)n, SEEK_CUR) < 0)
                                 return -errno;
                         continue;
                 }
-                while (n < len && (len - n < block || !is_zero(data + n, block)))
+                while (n < len && (len - n < block || !bytes_are_zero(data + n, block)))
                         n += len - n < block ? len - n : block;
                 int r = fs_write_all(fd, data, n);
                 if (r < 0)

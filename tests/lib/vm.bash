@@ -95,5 +95,8 @@ clock_is_right() {
   [ "$guest" -ge $((before - 1)) ] && [ "$guest" -le $((after + 1)) ]
 }
 
+# Another one after each boot of the guest.
+boot_id() { "$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id; }
+
 # The counter that the guest keeps on its disk.
 vm_counter() { "$K3S_VM" exec -- cat /var/counter; }

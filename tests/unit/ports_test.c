@@ -224,18 +224,24 @@ static struct registry_entry entry = {
                 .uuid = (char *)UUID, .name = (char *)"shop", .project = (char *)"/home/u/my shop"};
 static const struct registry registry = {.entries = &entry, .n = 1};
 
-static void a_qemu_of_ours_is_named_with_its_project_and_the_command_that_stops_it(void **state _unused_) {
+/* What is found out about a process with the command line @argv that holds a port; its PID. */
+static pid_t find_holder_of(const char *const *argv, struct port_holder *ret) {
         uint16_t port;
         int fd = bind_somewhere("127.0.0.1", true, &port);
-        const char *const argv[] = {
-                        "qemu-system-x86_64", "-name", "guest=shop,process=" QEMU_PROCESS_NAME, "-uuid", UUID, NULL};
         pid_t pid = spawn_as(argv);
         close(fd);
         _cleanup_port_scan_ struct port_scan *s = scan();
-        struct port_holder h = {0};
-        bool taken = port_taken(s, port, &registry, &h);
+        bool taken = port_taken(s, port, &registry, ret);
         end_child(pid);
         assert_true(taken);
+        return pid;
+}
+
+static void a_qemu_of_ours_is_named_with_its_project_and_the_command_that_stops_it(void **state _unused_) {
+        const char *const argv[] = {
+                        "qemu-system-x86_64", "-name", "guest=shop,process=" QEMU_PROCESS_NAME, "-uuid", UUID, NULL};
+        struct port_holder h = {0};
+        pid_t pid = find_holder_of(argv, &h);
         assert_int_equal(h.pid, pid);
         assert_string_equal(h.vm_uuid, UUID);
         assert_string_equal(h.vm_name, "shop");
@@ -248,21 +254,14 @@ static void a_qemu_of_ours_is_named_with_its_project_and_the_command_that_stops_
 }
 
 static void an_orphan_that_is_in_no_registry_is_still_known_for_a_vm(void **state _unused_) {
-        uint16_t port;
-        int fd = bind_somewhere("127.0.0.1", true, &port);
         const char *const argv[] = {"qemu-system-x86_64",
                                     "-uuid",
                                     ORPHAN_UUID,
                                     "-name",
                                     "guest=lost,process=" QEMU_PROCESS_NAME ",debug-threads=on",
                                     NULL};
-        pid_t pid = spawn_as(argv);
-        close(fd);
-        _cleanup_port_scan_ struct port_scan *s = scan();
         struct port_holder h = {0};
-        bool taken = port_taken(s, port, &registry, &h);
-        end_child(pid);
-        assert_true(taken);
+        find_holder_of(argv, &h);
         assert_string_equal(h.vm_uuid, ORPHAN_UUID);
         assert_string_equal(h.vm_name, "lost");
         assert_null(h.vm_project);
@@ -273,8 +272,6 @@ static void an_orphan_that_is_in_no_registry_is_still_known_for_a_vm(void **stat
 }
 
 static void a_vm_that_is_in_another_registry_is_named_with_its_project(void **state _unused_) {
-        uint16_t port;
-        int fd = bind_somewhere("127.0.0.1", true, &port);
         _cleanup_free_ char *root = NULL;
         assert_int_equal(fs_mkdtemp("/tmp", "k3s-vm-t", &root, NULL), 0);
         _cleanup_free_ char *folder = path_join(root, ".k3s-vm"), *pid_file = path_join(folder, "vm.pid");
@@ -283,29 +280,17 @@ static void a_vm_that_is_in_another_registry_is_named_with_its_project(void **st
         const char *const argv[] = {
                         "qemu-system-x86_64", "-uuid",  ORPHAN_UUID, "-name", "guest=other,process=" QEMU_PROCESS_NAME,
                         "-pidfile",           pid_file, NULL};
-        pid_t pid = spawn_as(argv);
-        close(fd);
-        _cleanup_port_scan_ struct port_scan *s = scan();
         struct port_holder h = {0};
-        bool taken = port_taken(s, port, &registry, &h);
-        end_child(pid);
+        find_holder_of(argv, &h);
         fs_remove_tree(root, NULL);
-        assert_true(taken);
         assert_string_equal(h.vm_project, root);
         port_holder_clear(&h);
 }
 
 static void a_foreign_qemu_is_a_foreign_process(void **state _unused_) {
-        uint16_t port;
-        int fd = bind_somewhere("127.0.0.1", true, &port);
         const char *const argv[] = {"qemu-system-x86_64", "-name", "guest=shop", "-uuid", UUID, NULL};
-        pid_t pid = spawn_as(argv);
-        close(fd);
-        _cleanup_port_scan_ struct port_scan *s = scan();
         struct port_holder h = {0};
-        bool taken = port_taken(s, port, &registry, &h);
-        end_child(pid);
-        assert_true(taken);
+        pid_t pid = find_holder_of(argv, &h);
         assert_int_equal(h.pid, pid);
         assert_null(h.vm_uuid);
         port_holder_clear(&h);

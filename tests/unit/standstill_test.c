@@ -53,6 +53,9 @@ static void guest_is_reset_twice_at_most(void **state) {
 static struct supervisor *supervisor_of(struct fixture *f, const char *serial) {
         struct supervisor *v = xcalloc(1, sizeof(*v));
         v->project = f->project;
+        strv_push(&v->launch.argv, "qemu-system-x86_64");
+        strv_push(&v->launch.argv, "-accel");
+        strv_push(&v->launch.argv, "tcg,thread=multi");
         assert_int_equal(loop_new(&v->loop, NULL), 0);
         assert_int_equal(supervise_boot_add(v, NULL), 0);
         assert_int_equal(fs_write_atomic(f->project->serial_path, serial, strlen(serial), 0600, NULL), 0);
@@ -61,6 +64,7 @@ static struct supervisor *supervisor_of(struct fixture *f, const char *serial) {
 
 static void supervisor_free(struct supervisor *v) {
         loop_free(v->loop);
+        strv_free(&v->launch.argv);
         free(v);
 }
 DEFINE_FREEP(struct supervisor, supervisor_free)

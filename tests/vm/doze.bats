@@ -9,8 +9,6 @@ setup_file() { tiny_guest; }
 setup() { vm_project; }
 teardown() { vm_teardown; }
 
-boot_id() { "$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id; }
-
 # Has the VM sleep now, as its supervisor would after a while.
 doze() {
   setsid "$K3S_VM" doze --project "$PROJECT" "$VM_NAME" >"$BATS_TEST_TMPDIR/doze.log" 2>&1 3>&- &

@@ -52,13 +52,13 @@ teardown() { vm_teardown; }
 @test "the guest reboots itself: the same QEMU goes on" {
   "$K3S_VM"
   pid=$(vm_pid)
-  boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  boot=$(boot_id)
   "$K3S_VM" exec -- reboot || true
   for _ in {1..60}; do
-    [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo "$boot")" = "$boot" ] || break
+    [ "$(boot_id 2>/dev/null || echo "$boot")" = "$boot" ] || break
     sleep 0.5
   done
-  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" != "$boot" ]
+  [ "$(boot_id)" != "$boot" ]
   [ "$(vm_pid)" = "$pid" ]
 }
 

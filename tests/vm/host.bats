@@ -150,7 +150,7 @@ have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind((":
   skip_unless faketime command -v faketime
   "$K3S_VM"
   pid=$(vm_pid)
-  boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  boot=$(boot_id)
   yesterday=(env NO_FAKE_STAT=1 faketime -f -1d)
   [ "$("${yesterday[@]}" "$K3S_VM" --json status | jq --argjson pid "$pid" '.state == "running" and .pid == $pid')" = true ]
   "${yesterday[@]}" "$K3S_VM" start
@@ -161,10 +161,10 @@ have_ipv6() { python3 -c 'import socket; socket.socket(socket.AF_INET6).bind((":
   echo "$output"
   [[ $output == *": suspended since "* ]]
   "${yesterday[@]}" "$K3S_VM" start
-  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" = "$boot" ]
+  [ "$(boot_id)" = "$boot" ]
   "$K3S_VM" stop
   "$K3S_VM" start
-  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" = "$boot" ]
+  [ "$(boot_id)" = "$boot" ]
 }
 
 @test "SIGHUP and SIGTERM during a start are exit 130, and the next start succeeds" {

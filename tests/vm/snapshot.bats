@@ -9,8 +9,6 @@ setup_file() { tiny_guest; }
 setup() { vm_project; }
 teardown() { vm_teardown; }
 
-boot_id() { "$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id; }
-
 # write WORD: on the disk and in memory.
 write() { "$K3S_VM" exec -- sh -c "echo $1 >/var/word; echo $1 >/run/word"; }
 words() { "$K3S_VM" exec -- cat /var/word /run/word | xargs; }

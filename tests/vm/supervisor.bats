@@ -170,13 +170,13 @@ init_guest() {
     "$ROOT/tests/vm/tiny/init" >spinning-once
   init_guest spinning-once
   "$K3S_VM"
-  pid=$(vm_pid) boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  pid=$(vm_pid) boot=$(boot_id)
   run "$K3S_VM" exec -- sh -c 'touch /var/spin; sync; reboot -f; sleep 60'
   echo "$output"
   [[ "$output" == *"the command in the guest was cut off"* ]]
   event_seen repair:reset-at-standstill 150
   "$K3S_VM" start
-  [ "$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)" != "$boot" ]
+  [ "$(boot_id)" != "$boot" ]
   [ "$(vm_pid)" = "$pid" ]
   "$K3S_VM" exec -- test ! -e /var/spin
 }
@@ -187,12 +187,12 @@ init_guest() {
     /^mkdir -p .var.tmp/ { print "[ ! -e /var/busy ] || (while :; do :; done &)" }' "$ROOT/tests/vm/tiny/init" >silent
   init_guest silent
   "$K3S_VM"
-  boot=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  boot=$(boot_id)
   "$K3S_VM" exec -- sh -c 'touch /var/busy; sync; reboot -f; sleep 60' || true
   sleep 48 # four looks
   run ! grep -q repair:reset-at-standstill .k3s-vm/events.jsonl
   "$K3S_VM" start
-  again=$("$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id)
+  again=$(boot_id)
   [ "$again" != "$boot" ]
 }
 

@@ -9,8 +9,6 @@ setup_file() { tiny_guest; }
 setup() { vm_project; }
 teardown() { vm_teardown; }
 
-boot_id() { "$K3S_VM" exec -- cat /proc/sys/kernel/random/boot_id; }
-
 # The guest's counter is a variable of a shell: every number that it said, one after the other.
 ticks_go_on() {
   local end=$((SECONDS + 20))
