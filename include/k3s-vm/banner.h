@@ -32,5 +32,5 @@ struct banner_wait {
 /* 0 once the server has greeted; 1 when @stop_fd became readable before; -ETIMEDOUT (ERR_TIMEOUT), -ECANCELED
  * (ERR_INTERRUPTED). */
 int banner_wait(const struct banner_wait *wait, struct error *err);
-/* Whether the guest has said that its network is up. */
-bool banner_network_up(const char *serial_path, uint64_t serial_from);
+/* Whether the guest has said @words on its serial line since @serial_from. */
+bool serial_says(const char *serial_path, uint64_t serial_from, const char *words);

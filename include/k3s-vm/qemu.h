@@ -58,6 +58,7 @@ char *qemu_forward_rule(const struct forward *f);
 #define QEMU_QMP_SUPERVISOR "qmp-supervisor.sock"
 #define QEMU_QMP_COMMANDS "qmp.sock"
 #define QEMU_AGENT "agent.sock" /* the guest's second serial line */
+#define QEMU_GDB "gdb.sock"     /* QEMU makes this one, for as long as it is needed */
 #define QEMU_FD_SUPERVISOR 3
 #define QEMU_FD_COMMANDS 4
 #define QEMU_FD_AGENT 5

@@ -243,7 +243,8 @@ void launch_remove_leftovers(const struct project *p, const char *uuid) {
         _cleanup_free_ char *runtime_dir = NULL;
         if (project_runtime_dir(p, uuid, false, &runtime_dir, NULL) < 0)
                 return;
-        static const char *const sockets[] = {QEMU_QMP_SUPERVISOR, QEMU_QMP_COMMANDS, QEMU_AGENT, SUPERVISOR_SOCKET};
+        static const char *const sockets[] = {QEMU_QMP_SUPERVISOR, QEMU_QMP_COMMANDS, QEMU_AGENT, QEMU_GDB,
+                                              SUPERVISOR_SOCKET};
         for (size_t i = 0; i < ELEMENTSOF(sockets); i++) {
                 _cleanup_free_ char *path = path_join(runtime_dir, sockets[i]);
                 fs_unlink(path, NULL);

@@ -32,24 +32,34 @@ static bool used_cpu_ms(pid_t pid, uint64_t *ret) {
         return true;
 }
 
-bool standstill_judge(struct standstill *s, uint64_t disk_operations, uint64_t cpu_ms, uint64_t now_ms) {
-        bool first = s->looked_ms == 0;
-        bool busy = !first && (cpu_ms - s->cpu_ms) * 100 >= (now_ms - s->looked_ms) * BUSY_PERCENT;
-        bool nothing_done = busy && disk_operations == s->disk_operations;
+static bool was_busy(const struct standstill *s, uint64_t cpu_ms, uint64_t now_ms) {
+        return s->looked_ms != 0 && (cpu_ms - s->cpu_ms) * 100 >= (now_ms - s->looked_ms) * BUSY_PERCENT;
+}
+
+enum standstill_remedy standstill_judge(struct standstill *s, bool complains, bool resettable, uint64_t disk_operations,
+                                        uint64_t cpu_ms, uint64_t now_ms) {
+        bool nothing_done = was_busy(s, cpu_ms, now_ms) && disk_operations == s->disk_operations;
         s->looks = nothing_done ? s->looks + 1 : 0;
         s->disk_operations = disk_operations;
         s->cpu_ms = cpu_ms;
         s->looked_ms = now_ms;
-        if (s->looks < STANDSTILL_LOOKS || s->resets == STANDSTILL_RESETS)
-                return false;
-        s->looks = 0;
-        s->resets++;
-        return true;
+        if (resettable && s->looks >= STANDSTILL_LOOKS_TO_RESET && s->resets < STANDSTILL_RESETS) {
+                s->looks = 0;
+                s->resets++;
+                return STANDSTILL_RESET;
+        }
+        /* Seldomer and seldomer: it may be a guest that computes something. */
+        bool due = s->looks >= STANDSTILL_LOOKS && (s->looks & (s->looks - 1)) == 0;
+        return complains || due ? STANDSTILL_RETRANSLATE : STANDSTILL_NONE;
 }
 
-bool standstill_look(struct standstill *s, struct qmp *q, pid_t pid) {
-        uint64_t operations = 0, cpu_ms = 0;
-        return count_disk_operations(q, &operations) && used_cpu_ms(pid, &cpu_ms) &&
-               standstill_judge(s, operations, cpu_ms, now_ms()) &&
-               qmp_call(q, "system_reset", NULL, MONITOR_TIMEOUT_MS, NULL, NULL) == 0;
+enum standstill_remedy standstill_look(struct standstill *s, struct qmp *q, pid_t pid, bool complains,
+                                       bool resettable) {
+        uint64_t operations = s->disk_operations, cpu_ms = 0, now = now_ms();
+        if (!used_cpu_ms(pid, &cpu_ms))
+                return STANDSTILL_NONE;
+        /* An idle guest costs no question. */
+        if (was_busy(s, cpu_ms, now) && !count_disk_operations(q, &operations))
+                return STANDSTILL_NONE;
+        return standstill_judge(s, complains, resettable, operations, cpu_ms, now);
 }

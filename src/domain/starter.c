@@ -21,12 +21,19 @@
 #define ANSWER_TIMEOUT_MS 30000 /* starting a program from a slow disk */
 #define CONNECT_TIMEOUT_MS 1000
 
-enum order { ORDER_LAUNCH = 'l', ORDER_RESUME = 'r', ORDER_CONNECT = 'c', ORDER_SET_CLOCK = 't', ORDER_DOZE = 'd' };
+enum order {
+        ORDER_LAUNCH = 'l',
+        ORDER_RESUME = 'r',
+        ORDER_CONNECT = 'c',
+        ORDER_CONNECT_GDB = 'g',
+        ORDER_SET_CLOCK = 't',
+        ORDER_DOZE = 'd'
+};
 
 /* The helper's side. */
 
-static int connect_monitor(const struct launch *l, int *ret_fd, struct error *err) {
-        _cleanup_free_ char *path = launch_socket_path(l, QEMU_QMP_SUPERVISOR);
+static int connect_qemu(const struct launch *l, const char *name, int *ret_fd, struct error *err) {
+        _cleanup_free_ char *path = launch_socket_path(l, name);
         if (!path)
                 return err_set(err, ERR_FAILED, ENOENT, "there is no folder for sockets");
         return socket_connect(path, "QEMU", CONNECT_TIMEOUT_MS, ret_fd, err);
@@ -70,8 +77,8 @@ static void carry_out(enum order order, const struct launch *l, struct process *
                         json_set_number(answer, "pid", launched.pid);
                         json_set_number(answer, "log_start", (double)launched.log_start);
                 }
-        } else if (order == ORDER_CONNECT)
-                r = connect_monitor(l, &fd, &err);
+        } else if (order == ORDER_CONNECT || order == ORDER_CONNECT_GDB)
+                r = connect_qemu(l, order == ORDER_CONNECT ? QEMU_QMP_SUPERVISOR : QEMU_GDB, &fd, &err);
         else if (order == ORDER_SET_CLOCK)
                 r = set_clock(l, clock, &err);
         else if (order == ORDER_DOZE)
@@ -173,6 +180,11 @@ int starter_launch(const struct starter *s, bool resume, struct launched *ret, s
 int starter_connect(const struct starter *s, int *ret_qmp_fd, struct error *err) {
         _cleanup_json_ struct json *answer = NULL;
         return give_order(s, ORDER_CONNECT, &answer, ret_qmp_fd, err);
+}
+
+int starter_connect_gdb(const struct starter *s, int *ret_fd, struct error *err) {
+        _cleanup_json_ struct json *answer = NULL;
+        return give_order(s, ORDER_CONNECT_GDB, &answer, ret_fd, err);
 }
 
 int starter_doze(const struct starter *s, struct error *err) {

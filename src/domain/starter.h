@@ -26,6 +26,8 @@ void starter_end(struct starter *s);
 int starter_launch(const struct starter *s, bool resume, struct launched *ret, struct error *err);
 /* A new connection to the supervisor's monitor, not yet greeted. */
 int starter_connect(const struct starter *s, int *ret_qmp_fd, struct error *err);
+/* A connection to QEMU's gdbstub, which listens on QEMU_GDB. */
+int starter_connect_gdb(const struct starter *s, int *ret_fd, struct error *err);
 /* Has the VM put to sleep (doze.h), which goes on after this returns. */
 int starter_doze(const struct starter *s, struct error *err);
 /* Has the guest's clock set, which goes on after this returns and says in events.jsonl how it went. */

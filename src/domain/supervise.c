@@ -113,6 +113,8 @@ static int on_housekeeping(struct loop *loop, void *userdata) {
         if (v->qmp)
                 v->monitor_delay_ms = 0;
         supervise_idle_look(v);
+        if (!v->boot.timed)
+                supervise_boot_look(v);
         return 0;
 }
 

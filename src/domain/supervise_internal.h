@@ -19,14 +19,17 @@
 #define HOUSEKEEPING_MS (30U * 1000) /* the only wake-up when nothing happens */
 #define RESTARTS_MAX 5
 
-/* The guest's last one. */
+/* The guest's last one, and how the guest fares since. */
 struct boot {
         struct loop_source *timer;
         struct standstill standstill;
         uint64_t serial_from; /* where in serial.log its words begin, in bytes */
-        unsigned looks;
-        bool announces; /* a boot before it said that its network was up */
-        bool started;   /* with QEMU, maybe by a command that waits for it */
+        uint64_t serial_seen; /* up to where its complaints were looked for */
+        unsigned looks;       /* of the timer */
+        bool announces;       /* a boot before it said that its network was up */
+        bool started;         /* with QEMU, maybe by a command that waits for it */
+        bool under_way;
+        bool timed; /* the timer looks, not the housekeeping */
 };
 
 struct supervisor {
@@ -80,12 +83,14 @@ int supervise_qemu_adopt(struct supervisor *v, struct error *err);
 /* Gives the monitor up and tries to get it back. */
 void supervise_monitor_lost(struct supervisor *v, const char *why);
 
-/* supervise_boot.c: adds its timer to the loop. */
+/* supervise_boot.c: adds the timer of what follows to the loop. */
 int supervise_boot_add(struct supervisor *v, struct error *err);
 /* The guest is about to boot, and did not print anything yet. @started: because its QEMU was started. */
 void supervise_boot_begins(struct supervisor *v, bool started);
 /* Whoever waits for the guest has reached it. */
 void supervise_boot_ended(struct supervisor *v);
+/* Now and then: whether the guest stands still. */
+void supervise_boot_look(struct supervisor *v);
 
 /* Adds the timers of what follows to the loop. */
 int supervise_suspend_begin(struct supervisor *v, struct error *err);

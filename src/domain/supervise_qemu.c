@@ -151,6 +151,7 @@ static int watch(struct supervisor *v, struct error *err) {
         v->shutdown_reason = NULL;
         v->powerdown = v->panicked = v->failed_write = v->clock_wrong = false;
         v->paused_ms = 0;
+        v->boot.standstill.looked_ms = 0;
         v->resume_delay_ms = v->monitor_delay_ms = 0;
         int r = watch_monitor(v, err);
         if (r == 0)

@@ -50,29 +50,32 @@ static void try_connect(struct waiting *w) {
         }
 }
 
-static int open_serial(const struct banner_wait *spec) {
-        int fd = open(spec->serial_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        off_t from = (off_t)spec->serial_from;
+static int open_serial(const char *path, uint64_t from) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd >= 0)
-                lseek(fd, lseek(fd, 0, SEEK_END) < from ? 0 : from, SEEK_SET);
+                lseek(fd, lseek(fd, 0, SEEK_END) < (off_t)from ? 0 : (off_t)from, SEEK_SET);
         return fd;
+}
+
+/* Whether @words come in what is still to be read; @text is what was read just before. */
+static bool find_words(int fd, struct buf *text, const char *words) {
+        size_t len = strlen(words);
+        while (buf_read(text, fd) > 0) {
+                if (memmem(text->data, text->len, words, len))
+                        return true;
+                if (text->len > len)
+                        buf_consume(text, text->len - len);
+        }
+        return false;
 }
 
 static void read_serial(struct waiting *w) {
         if (w->network_up)
                 return;
         if (w->serial_fd < 0)
-                w->serial_fd = open_serial(w->spec);
-        if (w->serial_fd < 0)
-                return;
-        while (buf_read(&w->serial, w->serial_fd) > 0) {
-                if (memmem(w->serial.data, w->serial.len, GUEST_NETWORK_UP, strlen(GUEST_NETWORK_UP))) {
-                        w->network_up = true;
-                        return;
-                }
-                if (w->serial.len > strlen(GUEST_NETWORK_UP))
-                        buf_consume(&w->serial, w->serial.len - strlen(GUEST_NETWORK_UP));
-        }
+                w->serial_fd = open_serial(w->spec->serial_path, w->spec->serial_from);
+        if (w->serial_fd >= 0)
+                w->network_up = find_words(w->serial_fd, &w->serial, GUEST_NETWORK_UP);
 }
 
 /* Whether the server greeted on a readable connection. One that ended or says something else is closed. */
@@ -131,12 +134,10 @@ static void waiting_init(struct waiting *w, const struct banner_wait *spec) {
                 w->fds[i] = -1;
 }
 
-bool banner_network_up(const char *serial_path, uint64_t serial_from) {
-        const struct banner_wait spec = {.serial_path = serial_path, .serial_from = serial_from};
-        _cleanup_(waiting_clear) struct waiting w;
-        waiting_init(&w, &spec);
-        read_serial(&w);
-        return w.network_up;
+bool serial_says(const char *serial_path, uint64_t serial_from, const char *words) {
+        _cleanup_close_ int fd = open_serial(serial_path, serial_from);
+        _cleanup_buf_ struct buf text = BUF_INIT(SERIAL_CHUNK * 2);
+        return fd >= 0 && find_words(fd, &text, words);
 }
 
 int banner_wait(const struct banner_wait *wait, struct error *err) {

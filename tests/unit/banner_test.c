@@ -104,10 +104,10 @@ static void what_an_earlier_boot_said_does_not_count(void **state) {
         int64_t size = fs_size(f->serial);
         wait.serial_from = (uint64_t)size;
         assert_int_equal(banner_wait(&wait, NULL), -ETIMEDOUT);
-        assert_false(banner_network_up(f->serial, wait.serial_from));
+        assert_false(serial_says(f->serial, wait.serial_from, GUEST_NETWORK_UP));
         /* A log that was cut meanwhile is this boot's. */
         wait.serial_from = (uint64_t)size + 1;
-        assert_true(banner_network_up(f->serial, wait.serial_from));
+        assert_true(serial_says(f->serial, wait.serial_from, GUEST_NETWORK_UP));
 }
 
 static void a_guest_without_network_is_hardly_connected_to(void **state) {

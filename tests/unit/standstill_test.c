@@ -14,38 +14,62 @@
 #define LOOK STANDSTILL_LOOK_MS
 
 /* A guest at full speed on both CPUs. */
-static bool look(struct standstill *s, unsigned n, uint64_t disk_operations) {
-        return standstill_judge(s, disk_operations, 2ULL * LOOK * n, 1000 + (uint64_t)LOOK * n);
+static enum standstill_remedy look(struct standstill *s, unsigned n, uint64_t disk_operations, bool resettable) {
+        return standstill_judge(s, false, resettable, disk_operations, 2ULL * LOOK * n, 1000 + (uint64_t)LOOK * n);
 }
 
-static void busy_guest_without_disk_access_is_reset(void **state) {
+static void busy_guest_without_disk_access_is_retranslated_then_reset(void **state) {
+        (void)state;
+        static const enum standstill_remedy expected[] = {
+                        STANDSTILL_NONE,        STANDSTILL_NONE, STANDSTILL_RETRANSLATE, STANDSTILL_NONE,
+                        STANDSTILL_RETRANSLATE, STANDSTILL_NONE, STANDSTILL_RESET,
+        };
+        struct standstill s = {0};
+        for (unsigned n = 0; n < ELEMENTSOF(expected); n++)
+                assert_int_equal(look(&s, n + 1, 7, true), expected[n]);
+}
+
+static void guest_that_is_up_is_never_reset_and_retranslated_seldomer_and_seldomer(void **state) {
         (void)state;
         struct standstill s = {0};
-        assert_false(look(&s, 1, 7));
-        assert_false(look(&s, 2, 7));
-        assert_true(look(&s, 3, 7));
+        unsigned retranslated = 0;
+        for (unsigned n = 1; n <= 1000; n++) {
+                enum standstill_remedy remedy = look(&s, n, 7, false);
+                assert_int_not_equal(remedy, STANDSTILL_RESET);
+                retranslated += remedy == STANDSTILL_RETRANSLATE;
+        }
+        assert_int_equal(retranslated, 9); /* after 2, 4, ... 512 looks */
 }
 
 static void guest_that_reads_its_disk_is_left_alone(void **state) {
         (void)state;
         struct standstill s = {0};
         for (unsigned n = 1; n < 20; n++)
-                assert_false(look(&s, n, n / 2));
+                assert_int_equal(look(&s, n, n / 2, true), STANDSTILL_NONE);
 }
 
 static void guest_that_waits_is_left_alone(void **state) {
         (void)state;
         struct standstill s = {0};
         for (unsigned n = 1; n < 20; n++)
-                assert_false(standstill_judge(&s, 7, n * 300, 1000 + (uint64_t)LOOK * n));
+                assert_int_equal(standstill_judge(&s, false, true, 7, n * 300, 1000 + (uint64_t)LOOK * n),
+                                 STANDSTILL_NONE);
+}
+
+static void guest_whose_kernel_complains_is_retranslated_at_once(void **state) {
+        (void)state;
+        struct standstill s = {0};
+        for (unsigned n = 1; n < 4; n++)
+                assert_int_equal(standstill_judge(&s, true, false, n, n * 300, 1000 + (uint64_t)LOOK * n),
+                                 STANDSTILL_RETRANSLATE);
 }
 
 static void guest_is_reset_twice_at_most(void **state) {
         (void)state;
         struct standstill s = {0};
         unsigned resets = 0;
-        for (unsigned n = 1; n < 30; n++)
-                resets += look(&s, n, 7);
+        for (unsigned n = 1; n < 60; n++)
+                resets += look(&s, n, 7, true) == STANDSTILL_RESET;
         assert_int_equal(resets, STANDSTILL_RESETS);
 }
 
@@ -108,7 +132,9 @@ static void only_a_boot_that_came_up_makes_resets_forgotten(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                        cmocka_unit_test(busy_guest_without_disk_access_is_reset),
+                        cmocka_unit_test(busy_guest_without_disk_access_is_retranslated_then_reset),
+                        cmocka_unit_test(guest_that_is_up_is_never_reset_and_retranslated_seldomer_and_seldomer),
+                        cmocka_unit_test(guest_whose_kernel_complains_is_retranslated_at_once),
                         cmocka_unit_test(guest_that_reads_its_disk_is_left_alone),
                         cmocka_unit_test(guest_that_waits_is_left_alone),
                         cmocka_unit_test(guest_is_reset_twice_at_most),
