@@ -38,8 +38,8 @@ static bool was_busy(const struct standstill *s, uint64_t cpu_ms, uint64_t now_m
 
 enum standstill_remedy standstill_judge(struct standstill *s, bool complains, bool resettable, uint64_t disk_operations,
                                         uint64_t cpu_ms, uint64_t now_ms) {
-        bool nothing_done = was_busy(s, cpu_ms, now_ms) && disk_operations == s->disk_operations;
-        s->looks = nothing_done ? s->looks + 1 : 0;
+        s->busy = was_busy(s, cpu_ms, now_ms);
+        s->looks = s->busy && disk_operations == s->disk_operations ? s->looks + 1 : 0;
         s->disk_operations = disk_operations;
         s->cpu_ms = cpu_ms;
         s->looked_ms = now_ms;

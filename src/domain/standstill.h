@@ -22,6 +22,7 @@
 
 struct standstill {
         uint64_t disk_operations, cpu_ms, looked_ms; /* at the last look */
+        bool busy;                                   /* since the one before it */
         unsigned looks, resets;
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A guest without KVM can stand still (standstill.h). It is looked at: often while it boots and for some time after
- * that, when modules are loaded and Kubernetes starts, then now and then. Nobody may be waiting for it: a guest reboots
- * itself, a QEMU that crashed is started again.
+ * A guest without KVM can stand still (standstill.h). It is looked at: often while it boots and as long as it is busy
+ * after that, when modules are loaded and Kubernetes starts, then now and then. Nobody may be waiting for it: a guest
+ * reboots itself, a QEMU that crashed is started again.
  */
 #include <k3s-vm/banner.h>
 #include <k3s-vm/fs.h>
@@ -11,7 +11,6 @@
 
 #include "supervise_internal.h"
 
-#define LOOKS_MIN 24  /* two minutes from the beginning of a boot */
 #define LOOKS_MAX 120 /* ten minutes, for one boot */
 #define GDB_TIMEOUT_MS 2000
 
@@ -95,7 +94,8 @@ static int on_boot_timer(struct loop *loop, void *userdata) {
             (v->boot.looks == LOOKS_MAX || serial_says(v->project->serial_path, v->boot.serial_from, GUEST_NETWORK_UP)))
                 supervise_boot_ended(v);
         supervise_boot_look(v);
-        v->boot.timed = v->pidfd_source && (v->boot.under_way || v->boot.looks < LOOKS_MIN);
+        v->boot.timed = v->pidfd_source &&
+                        (v->boot.under_way || (v->boot.standstill.busy && v->boot.looks < LOOKS_MAX));
         if (!v->boot.timed)
                 loop_arm(v->boot.timer, 0, 0);
         return 0;
