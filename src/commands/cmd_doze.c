@@ -61,8 +61,8 @@ static int run(struct context *ctx, const struct arguments *args _unused_, struc
 
 const struct command cmd_doze = {
                 .name = "doze",
-                /* What follows is for those who read `ps`. */
-                .operands = "[NAME]",
+                /* By its command line others see whose ports it holds. */
+                .operands = "NAME",
                 .summary = "suspend the VM until somebody connects to one of its ports",
                 .hidden = true,
                 .run = run,
