@@ -16,9 +16,12 @@ static void note(const struct context *ctx, const char *event, const struct erro
 static int fall_asleep(struct context *ctx, struct doze **ret, struct error *err) {
         _cleanup_close_ int lock = -1;
         _cleanup_state_ struct state *s = NULL;
-        int r = lock_vm(ctx, "doze", &lock, err);
+        int r = context_state(ctx, &s, err);
+        if (r == 0)
+                r = lock_vm(ctx, "doze", &lock, err);
         if (r == 0)
                 r = stop_vm(ctx, STOP_SUSPEND, 0, err);
+        state_free(TAKE_PTR(s));
         if (r == 0)
                 r = context_state(ctx, &s, err);
         return r < 0 ? r : doze_new(ctx->project, s, ctx->config, ret, err);
@@ -44,7 +47,7 @@ static int run(struct context *ctx, const struct arguments *args _unused_, struc
         _cleanup_doze_ struct doze *d = NULL;
         int r = fall_asleep(ctx, &d, err);
         if (r < 0) {
-                if (ctx->project)
+                if (ctx->project && err->code != ERR_NO_VM)
                         note(ctx, "not-dozing", err);
                 return r;
         }

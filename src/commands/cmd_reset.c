@@ -28,6 +28,9 @@ static int run_reset(struct context *ctx, const struct arguments *args, struct e
         if (r == 0)
                 r = context_config(ctx, err);
         bool warm = arguments_get(&cmd_reset, args, "warm");
+        _cleanup_state_ struct state *s = NULL;
+        if (r == 0 && warm)
+                r = context_state(ctx, &s, err);
         if (r == 0 && !arguments_get(&cmd_reset, args, "yes")) {
                 _cleanup_free_ char *question =
                                 xasprintf(warm ? "Take the VM of %s back to when it was first Ready?"

@@ -18,6 +18,9 @@ setup() {
   fails_with 3 'k3s-vm' "$K3S_VM" start
   fails_with 3 'k3s-vm' "$K3S_VM" kubectl get nodes
   fails_with 3 'k3s-vm' "$K3S_VM" k9s
+  fails_with 3 'k3s-vm' "$K3S_VM" reset --warm --yes
+  fails_with 3 'k3s-vm' "$K3S_VM" snapshot save one
+  fails_with 3 'k3s-vm' "$K3S_VM" doze name
   diff <(echo "$before") <(snapshot)
 }
 
