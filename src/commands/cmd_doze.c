@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* Suspends a VM that nobody uses and wakes it when somebody connects. The supervisor's helper runs it (IDLE_SUSPEND).
  */
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <k3s-vm/commands.h>
 #include <k3s-vm/doze.h>
 #include <k3s-vm/proc.h>
 #include <k3s-vm/supervisor.h>
 #include <k3s-vm/up.h>
+
+#define SAID_MAX_BYTES 4096U
 
 static void note(const struct context *ctx, const char *event, const struct error *why) {
         struct json *fields = json_new_object();
@@ -27,12 +33,22 @@ static int fall_asleep(struct context *ctx, struct doze **ret, struct error *err
         return r < 0 ? r : doze_new(ctx->project, s, ctx->config, ret, err);
 }
 
+/* What a program said that has ended, in @err. */
+static void say_why(int said_fd, struct error *err) {
+        _cleanup_buf_ struct buf said = BUF_INIT(SAID_MAX_BYTES);
+        lseek(said_fd, 0, SEEK_SET);
+        if (buf_read(&said, said_fd) > 0)
+                err_set(err, ERR_FAILED, ECHILD, "the VM does not start: %s", buf_str(&said));
+}
+
 /* By a process of its own: a start ends who dozes. */
 static int wake(const struct context *ctx, struct doze *d, struct error *err) {
         const char *const argv[] = {"/proc/self/exe", "start", "--quiet", "--project", ctx->project->root, NULL};
+        _cleanup_close_ int said_fd = memfd_create("k3s-vm start", MFD_CLOEXEC);
         struct proc_spec spec = PROC_SPEC_INIT;
         spec.argv = argv;
         spec.cwd = "/";
+        spec.stderr_fd = said_fd;
         _cleanup_process_ struct process start = PROCESS_INIT;
         int r = proc_spawn(&spec, &start, err);
         if (r == 0)
@@ -40,6 +56,8 @@ static int wake(const struct context *ctx, struct doze *d, struct error *err) {
         struct proc_result result = {0};
         if (start.pid > 0)
                 proc_wait(&start, 0, &result, NULL);
+        if (r < 0 && result.exit_status != 0)
+                say_why(said_fd, err);
         return r;
 }
 

@@ -33,13 +33,14 @@ static bool used_cpu_ms(pid_t pid, uint64_t *ret) {
 }
 
 static bool was_busy(const struct standstill *s, uint64_t cpu_ms, uint64_t now_ms) {
-        return s->looked_ms != 0 && (cpu_ms - s->cpu_ms) * 100 >= (now_ms - s->looked_ms) * BUSY_PERCENT;
+        return s->looked_ms == 0 || (cpu_ms - s->cpu_ms) * 100 >= (now_ms - s->looked_ms) * BUSY_PERCENT;
 }
 
 enum standstill_remedy standstill_judge(struct standstill *s, bool complains, bool resettable, uint64_t disk_operations,
                                         uint64_t cpu_ms, uint64_t now_ms) {
+        bool first = s->looked_ms == 0;
         s->busy = was_busy(s, cpu_ms, now_ms);
-        s->looks = s->busy && disk_operations == s->disk_operations ? s->looks + 1 : 0;
+        s->looks = !first && s->busy && disk_operations == s->disk_operations ? s->looks + 1 : 0;
         s->disk_operations = disk_operations;
         s->cpu_ms = cpu_ms;
         s->looked_ms = now_ms;
@@ -49,7 +50,8 @@ enum standstill_remedy standstill_judge(struct standstill *s, bool complains, bo
                 return STANDSTILL_RESET;
         }
         /* Seldomer and seldomer: it may be a guest that computes something. */
-        bool due = s->looks >= STANDSTILL_LOOKS && (s->looks & (s->looks - 1)) == 0;
+        unsigned times = s->looks / STANDSTILL_LOOKS;
+        bool due = times > 0 && s->looks % STANDSTILL_LOOKS == 0 && (times & (times - 1)) == 0;
         return complains || due ? STANDSTILL_RETRANSLATE : STANDSTILL_NONE;
 }
 

@@ -16,13 +16,13 @@
 #include <k3s-vm/qmp.h>
 
 #define STANDSTILL_LOOK_MS 5000U     /* between two looks while a guest boots */
-#define STANDSTILL_LOOKS 2U          /* that found nothing done: the first time that QEMU is to translate anew */
+#define STANDSTILL_LOOKS 3U          /* that found nothing done: QEMU is to translate anew */
 #define STANDSTILL_LOOKS_TO_RESET 6U /* that found nothing done: a guest that boots is reset */
 #define STANDSTILL_RESETS 2U         /* of one boot, then it is left alone */
 
 struct standstill {
         uint64_t disk_operations, cpu_ms, looked_ms; /* at the last look */
-        bool busy;                                   /* since the one before it */
+        bool busy;                                   /* since the one before it, or there was none */
         unsigned looks, resets;
 };
 

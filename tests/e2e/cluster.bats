@@ -6,6 +6,7 @@
 # The tests build on each other and run in this order.
 
 load ../lib/common
+load ../lib/vm
 
 setup_file() {
   common_project "$BATS_FILE_TMPDIR"
@@ -372,9 +373,7 @@ pods() { kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.sta
     kubectl get nodes --no-headers | grep -q ' Ready '
     sleep 1
   done
-  now=$(date +%s)
-  guest=$("$K3S_VM" exec -- date +%s)
-  [ "$guest" -ge $((now - 1)) ] && [ "$guest" -le $(($(date +%s) + 1)) ]
+  clock_is_right
   [ "$(pods)" = "$before" ]
   until_ok 60 web_page_is_there
 }

@@ -100,6 +100,21 @@ serve() {
   [ "$(boot_id)" = "$boot" ]
 }
 
+@test "a VM that cannot be woken: the events say why, and once that is mended it goes on" {
+  "$K3S_VM"
+  boot=$(boot_id)
+  doze
+  echo 'VM_CPUS=many' >.k3s-vm/config
+  run curl -sS --max-time 20 "http://127.0.0.1:$WEB_PORT/"
+  [ "$status" -ne 0 ]
+  event_seen not-woken 20
+  [[ "$(jq -r 'select(.event == "not-woken").why' .k3s-vm/events.jsonl)" == *"VM_CPUS"*"many"* ]]
+  doze_over
+  rm .k3s-vm/config
+  "$K3S_VM" start
+  [ "$(boot_id)" = "$boot" ]
+}
+
 @test "IDLE_SUSPEND: a VM that nobody connects to for that long sleeps, one with a connection does not" {
   "$K3S_VM" configure IDLE_SUSPEND=1
   "$K3S_VM"
