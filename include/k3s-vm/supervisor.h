@@ -28,9 +28,9 @@ bool supervisor_alive(const struct project *p);
 /* Whether a process that dozes (doze.h) has its place. */
 bool supervisor_dozes(const struct project *p);
 
-/* A supervisor that was killed may have been about to start QEMU, and its helper does that yet: waits until that QEMU
- * can be found, or nobody will start one. */
-void supervisor_wait_helper(const struct project *p);
+/* The supervisor of a command that was killed may be about to start QEMU, or was killed, too, and its helper does that
+ * yet: waits until that QEMU can be found, or nobody will start one. */
+void supervisor_wait_launch(const struct project *p);
 
 /* Gives a running VM that lost its supervisor a new one; does nothing when it has one. */
 int supervisor_adopt(const struct project *p, const struct state *s, const struct process *vm, struct error *err);

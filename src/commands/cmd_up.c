@@ -52,7 +52,7 @@ int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error 
         if (r == 0)
                 r = vm_lock(ctx->project, command, LOCK_TIMEOUT_MS, ctx->progress, ret_fd, err);
         if (r == 0)
-                supervisor_wait_helper(ctx->project);
+                supervisor_wait_launch(ctx->project);
         return r;
 }
 

@@ -119,7 +119,7 @@ int starter_new(const struct launch *l, const int *close_fds, struct starter *re
         int ends[2];
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
                 return err_errno(err, errno, "cannot create a socket");
-        /* The helper's until its end, and its children's until they are QEMU: supervisor_wait_helper(). */
+        /* The helper's until its end, and its children's until they are QEMU: supervisor_wait_launch(). */
         _cleanup_close_ int hold = fs_hold_path(l->project->vm_dir);
         pid_t pid = fork();
         if (pid == 0) {

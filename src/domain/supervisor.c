@@ -24,7 +24,7 @@
 #define STATUS_MAX_BYTES (256U * 1024)
 #define END_GRACE_MS 2000
 #define RELEASE_LOOK_MS 5U
-#define HELPER_GRACE_MS 3000 /* it reads ahead what QEMU goes on from, and that may be a slow disk */
+#define LAUNCH_GRACE_MS 3000 /* the helper reads ahead what QEMU goes on from, and that may be a slow disk */
 
 /* A memory file with @text that nobody can change any more, read from its start. */
 static int sealed_memfd(const char *text, int *ret_fd, struct error *err) {
@@ -257,10 +257,18 @@ bool supervisor_dozes(const struct project *p) {
                str_eq(cmdline.items[1], "doze");
 }
 
-void supervisor_wait_helper(const struct project *p) {
+/* Whether a QEMU is about to be started. Who dozes has none, and is not about to. */
+static bool launches(const struct project *p, int vm_dir_fd) {
+        if (!supervisor_alive(p))
+                return flock(vm_dir_fd, LOCK_EX | LOCK_NB) < 0;
+        _cleanup_process_ struct process vm = PROCESS_INIT;
+        return !supervisor_dozes(p) && vm_find(p, NULL, &vm, NULL) < 0;
+}
+
+void supervisor_wait_launch(const struct project *p) {
         _cleanup_close_ int fd = open(p->vm_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        uint64_t deadline = now_ms() + HELPER_GRACE_MS;
-        while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && !supervisor_alive(p) && now_ms() < deadline)
+        uint64_t deadline = now_ms() + LAUNCH_GRACE_MS;
+        while (fd >= 0 && launches(p, fd) && now_ms() < deadline)
                 poll(NULL, 0, RELEASE_LOOK_MS);
 }
 
@@ -278,8 +286,12 @@ int supervisor_end(const struct project *p, unsigned grace_ms, struct error *err
                         }
                 }
                 int r = wait_released(p, &v, signals[i] ? END_GRACE_MS : grace_ms, err);
-                if (r != 0)
-                        return r < 0 ? r : 0;
+                if (r < 0)
+                        return r;
+                if (r > 0) {
+                        supervisor_wait_launch(p);
+                        return 0;
+                }
         }
         return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the supervisor (process %d) cannot be ended", v.pid);
 }

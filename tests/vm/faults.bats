@@ -182,3 +182,17 @@ END
   done
   [ ! -e "/proc/$pid" ]
 }
+
+@test "a start that is killed in its first moments: the next one has one QEMU, and the disk to itself" {
+  "$K3S_VM"
+  for ((i = 1; i <= ${K3S_VM_TEST_KILLS:-5}; i++)); do
+    "$K3S_VM" stop --force
+    "$K3S_VM" start >/dev/null 2>&1 3>&- &
+    start=$!
+    sleep "0.0$(printf %02d $((RANDOM % 99)))"
+    kill -KILL "$start" 2>/dev/null || :
+    wait "$start" 2>/dev/null || :
+    "$K3S_VM" start
+    [ "$(pgrep -fc -- "^qemu-system-x86_64 -name guest=$VM_NAME,")" = 1 ]
+  done
+}
