@@ -15,6 +15,8 @@
 
 /* From now on interrupts are seen between steps; loads the configuration and takes the VM's lock. */
 int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error *err);
+/* The same for a VM that there is, with its state as it is under the lock. ERR_NO_VM, and no lock's file either. */
+int lock_made_vm(struct context *ctx, const char *command, int *ret_fd, struct state **ret, struct error *err);
 /* As `stop`; the caller holds the lock. */
 int stop_vm(struct context *ctx, enum stop_how how, unsigned timeout_ms, struct error *err);
 /* Restores a snapshot and starts the VM if it ran, or in any case. The caller holds the lock. */

@@ -22,14 +22,9 @@ static void note(const struct context *ctx, const char *event, const struct erro
 static int fall_asleep(struct context *ctx, struct doze **ret, struct error *err) {
         _cleanup_close_ int lock = -1;
         _cleanup_state_ struct state *s = NULL;
-        int r = context_state(ctx, &s, err);
-        if (r == 0)
-                r = lock_vm(ctx, "doze", &lock, err);
+        int r = lock_made_vm(ctx, "doze", &lock, &s, err);
         if (r == 0)
                 r = stop_vm(ctx, STOP_SUSPEND, 0, err);
-        state_free(TAKE_PTR(s));
-        if (r == 0)
-                r = context_state(ctx, &s, err);
         return r < 0 ? r : doze_new(ctx->project, s, ctx->config, ret, err);
 }
 

@@ -82,13 +82,7 @@ static int run_named(struct context *ctx, const char *verb, const char *name, st
         _cleanup_state_ struct state *s = NULL;
         int r = snapshot_check_name(name, err);
         if (r == 0)
-                r = context_state(ctx, &s, err);
-        if (r == 0)
-                r = lock_vm(ctx, "snapshot", &lock, err);
-        state_free(TAKE_PTR(s));
-        /* As it is under the lock. */
-        if (r == 0)
-                r = context_state(ctx, &s, err);
+                r = lock_made_vm(ctx, "snapshot", &lock, &s, err);
         if (r < 0)
                 return r;
         const struct lifecycle l = {.project = ctx->project, .config = ctx->config, .progress = ctx->progress};

@@ -56,6 +56,14 @@ int lock_vm(struct context *ctx, const char *command, int *ret_fd, struct error 
         return r;
 }
 
+int lock_made_vm(struct context *ctx, const char *command, int *ret_fd, struct state **ret, struct error *err) {
+        _cleanup_state_ struct state *before = NULL;
+        int r = context_state(ctx, &before, err);
+        if (r == 0)
+                r = lock_vm(ctx, command, ret_fd, err);
+        return r < 0 ? r : context_state(ctx, ret, err);
+}
+
 int start_vm(struct context *ctx, unsigned timeout_ms, struct state **ret, bool *ret_was_running, struct error *err) {
         const struct lifecycle l = {
                         .project = ctx->project,

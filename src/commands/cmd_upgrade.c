@@ -10,13 +10,7 @@ static int run(struct context *ctx, const struct arguments *args, struct error *
         _cleanup_state_ struct state *s = NULL;
         int r = parse_timeout(arguments_get(&cmd_upgrade, args, "timeout"), &timeout_ms, err);
         if (r == 0)
-                r = context_state(ctx, &s, err);
-        state_free(TAKE_PTR(s));
-        if (r == 0)
-                r = lock_vm(ctx, "upgrade", &lock, err);
-        /* As it is under the lock. */
-        if (r == 0)
-                r = context_state(ctx, &s, err);
+                r = lock_made_vm(ctx, "upgrade", &lock, &s, err);
         if (r < 0)
                 return r;
         const struct lifecycle l = {.project = ctx->project,

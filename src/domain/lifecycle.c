@@ -252,10 +252,11 @@ static int name_port_holder(const struct lifecycle *l, const struct state *s, in
 
 static int start_qemu(const struct lifecycle *l, struct state *s, struct process *ret_vm, bool *ret_resumed,
                       struct error *err) {
+        /* That of a command that was killed may be about to start QEMU, and its helper does so yet. */
+        bool launches = supervisor_alive(l->project) && !supervisor_dozes(l->project);
         int r = supervisor_end(l->project, 0, err);
-        /* That of a command that was killed may have been about to start QEMU, and its helper has done so. */
         _cleanup_process_ struct process other = PROCESS_INIT;
-        if (r == 0 && vm_find(l->project, s, &other, NULL) == 0)
+        if (r == 0 && launches && vm_find(l->project, s, &other, NULL) == 0)
                 r = vm_end(l->project, s, &other, false, 0, l->progress, err);
         if (r < 0)
                 return r;

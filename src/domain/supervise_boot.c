@@ -52,12 +52,16 @@ static void retranslate(struct supervisor *v) {
         supervise_note_text(v, r < 0 ? "not-retranslated" : "repair:retranslated", "why", err.message);
 }
 
+static uint64_t serial_size(const struct supervisor *v) {
+        int64_t size = fs_size(v->project->serial_path);
+        return size > 0 ? (uint64_t)size : 0;
+}
+
 /* Since the last look. */
 static bool complains(struct supervisor *v) {
         static const char *const words[] = {"BUG: soft lockup", "rcu: INFO: rcu_"};
-        int64_t size = fs_size(v->project->serial_path);
         uint64_t from = v->boot.serial_seen;
-        v->boot.serial_seen = size > 0 ? (uint64_t)size : 0;
+        v->boot.serial_seen = serial_size(v);
         bool found = false;
         for (size_t i = 0; i < ELEMENTSOF(words) && v->boot.serial_seen != from; i++)
                 found = found || serial_says(v->project->serial_path, from, words[i]);
@@ -108,13 +112,12 @@ int supervise_boot_add(struct supervisor *v, struct error *err) {
 void supervise_boot_begins(struct supervisor *v, bool started) {
         if (!is_translated(v))
                 return;
-        int64_t size = fs_size(v->project->serial_path);
         /* A reset is followed by some that the firmware does: they are of the same boot. */
         bool was_up = serial_says(v->project->serial_path, v->boot.serial_from, GUEST_NETWORK_UP);
         v->boot.standstill = (struct standstill){.resets = was_up ? 0 : v->boot.standstill.resets};
         v->boot.announces = v->boot.announces || was_up;
         v->boot.started = started;
-        v->boot.serial_from = v->boot.serial_seen = size > 0 ? (uint64_t)size : 0;
+        v->boot.serial_from = v->boot.serial_seen = serial_size(v);
         v->boot.looks = 0;
         v->boot.under_way = v->boot.timed = true;
         loop_arm(v->boot.timer, STANDSTILL_LOOK_MS, STANDSTILL_LOOK_MS);
